@@ -1,0 +1,155 @@
+"""The nets, layer by layer, against the facts that the paper and the authors' code give."""
+
+import pytest
+import torch
+from torch import nn
+
+from lib import models
+
+
+def conv_shapes(net):
+    return [
+        (m.in_channels, m.out_channels, m.kernel_size[0], m.stride[0])
+        for m in net.modules()
+        if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)
+    ]
+
+
+def test_imagenet32_is_the_authors_net():
+    G, D = models.build("imagenet32")
+    assert conv_shapes(D) == [
+        (3, 128, 3, 1), (128, 128, 3, 2), (128, 256, 3, 1), (256, 256, 3, 2), (256, 512, 3, 1), (512, 512, 3, 2),
+    ]  # fmt: skip
+    assert conv_shapes(G) == [
+        (512, 512, 3, 2), (512, 256, 3, 1), (256, 256, 3, 2), (256, 128, 3, 1), (128, 128, 3, 2), (128, 3, 3, 1),
+    ]  # fmt: skip
+    assert (G.projection.in_features, G.projection.out_features) == (256, 512 * 16)
+
+
+def test_paper64_and_svhn32_and_the_tutorials_net():
+    G, D = models.build("paper64")
+    assert conv_shapes(D) == [(3, 128, 5, 2), (128, 256, 5, 2), (256, 512, 5, 2), (512, 1024, 5, 2)]
+    assert conv_shapes(G) == [(1024, 512, 5, 2), (512, 256, 5, 2), (256, 128, 5, 2), (128, 3, 5, 2)]
+    G, D = models.build("svhn32")
+    assert conv_shapes(D) == [(3, 64, 5, 2), (64, 128, 5, 2), (128, 256, 5, 2)]
+    assert G.description.prior == "gaussian" and G.description.nz == 100
+    G, D = models.build("tutorial64")
+    assert conv_shapes(D) == [(3, 64, 4, 2), (64, 128, 4, 2), (128, 256, 4, 2), (256, 512, 4, 2)]
+    G, D = models.build("k5_64")
+    assert conv_shapes(D) == [(3, 64, 5, 2), (64, 128, 5, 2), (128, 256, 5, 2), (256, 512, 5, 2)]
+
+
+# the tutorial prints its own counts; the others follow from the shapes above, written out
+COUNTS = {
+    # G: 100*8192 + 2*(512+256+128+64) + 16*(512*256 + 256*128 + 128*64 + 64*3); D without its head's bias
+    "tutorial64": (3_576_704, 2_765_568),
+    "k5_64": (
+        100 * 8192 + 2 * (512 + 256 + 128 + 64) + 25 * (512 * 256 + 256 * 128 + 128 * 64 + 64 * 3),
+        25 * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 512) + 2 * (128 + 256 + 512) + 512 * 16,
+    ),
+    "paper64": (
+        100 * 16384 + 2 * (16384 + 512 + 256 + 128) + 25 * (1024 * 512 + 512 * 256 + 256 * 128 + 128 * 3),
+        25 * (3 * 128 + 128 * 256 + 256 * 512 + 512 * 1024) + 2 * (256 + 512 + 1024) + 1024 * 16,
+    ),
+    "imagenet32": (
+        256 * 8192
+        + 2 * (8192 + 512 + 256 + 256 + 128 + 128)
+        + 9 * (512 * 512 + 512 * 256 + 256 * 256 + 256 * 128 + 128 * 128 + 128 * 3),
+        9 * (3 * 128 + 128 * 128 + 128 * 256 + 256 * 256 + 256 * 512 + 512 * 512)
+        + 2 * (128 + 256 + 256 + 512 + 512)
+        + 512 * 16,
+    ),
+    "svhn32": (
+        100 * 4096 + 2 * (4096 + 128 + 64) + 25 * (256 * 128 + 128 * 64 + 64 * 3),
+        25 * (3 * 64 + 64 * 128 + 128 * 256) + 2 * (128 + 256) + 256 * 16,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", models.ARCHITECTURES)
+def test_parameter_counts(name):
+    counted = tuple(sum(p.numel() for p in net.parameters()) for net in models.build(name))
+    assert counted == COUNTS[name]
+
+
+@pytest.mark.parametrize(("name", "length"), [("imagenet32", 28_672), ("tutorial64", 15_360), ("svhn32", 7_168)])
+def test_feature_lengths(name, length):
+    description = models.describe(name)
+    assert sum(description.maps(description.ndf)[1:]) * 16 == length
+
+
+@pytest.mark.parametrize("name", models.ARCHITECTURES)
+@pytest.mark.parametrize("size", [16, 32, 64])
+@pytest.mark.parametrize("nc", [1, 3])
+def test_shapes_at_any_size_and_channel(name, size, nc):
+    G, D = models.build(name, size=size, nc=nc, ngf=8, ndf=8)
+    z = G.sample_z(2, torch.Generator().manual_seed(0))
+    x = G(z)
+    assert x.shape == (2, nc, size, size) and x.abs().max() <= 1
+    assert D(x).shape == (2,)
+    assert [h.shape[-1] for h in D.activations(x)] == [size // s for s in _falling(D)]
+    assert torch.equal(G.activations(z)[-1], G(z))
+
+
+def _falling(D):
+    side, sides = 1, []
+    for stride in D.description.strides:
+        side *= stride
+        sides.append(side)
+    return sides
+
+
+@pytest.mark.parametrize("name", models.ARCHITECTURES)
+def test_the_guidelines(name):
+    G, D = models.build(name, ngf=8, ndf=8)
+    first, *others = D.layers
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in first), "no batch norm on D's input layer"
+    assert all(isinstance(layer[1], nn.BatchNorm2d) for layer in others)
+    assert all(layer[-1].negative_slope == 0.2 for layer in D.layers)
+    *others, last = G.layers
+    assert isinstance(last[-1], nn.Tanh) and len(last) == 2, "no batch norm on G's output layer"
+    assert all(isinstance(layer[2], nn.ReLU) for layer in others)
+    assert not any(isinstance(m, nn.MaxPool2d | nn.AvgPool2d) for net in (G, D) for m in net.modules())
+    assert sum(isinstance(m, nn.Linear) for net in (G, D) for m in net.modules()) == 2, "z's projection and D's logit"
+
+
+def test_batch_norm_over_the_projection():
+    assert models.build("imagenet32", ngf=8, ndf=8)[0].projection_bn.num_features == 32 * 16, "per unit"
+    assert models.build("tutorial64", ngf=8, ndf=8)[0].projection_bn.num_features == 64, "per channel"
+
+
+def test_initialisation():
+    G, D = models.build("tutorial64", seed=3)
+    weights = torch.cat([m.weight.flatten() for m in D.modules() if isinstance(m, nn.Conv2d)])
+    assert weights.mean().abs() < 1e-4 and (weights.std() - 0.02).abs() < 1e-4
+    gains = torch.cat([m.weight for m in G.modules() if isinstance(m, nn.BatchNorm2d)])
+    assert (gains.mean() - 1).abs() < 5e-3 and (gains.std() - 0.02).abs() < 5e-3
+    again, _ = models.build("tutorial64", seed=3)
+    other, _ = models.build("tutorial64", seed=4)
+    assert torch.equal(G.projection.weight, again.projection.weight)
+    assert not torch.equal(G.projection.weight, other.projection.weight)
+
+
+def test_priors():
+    uniform = models.build("paper64", ngf=8, ndf=8)[0].sample_z(4000, torch.Generator().manual_seed(0))
+    assert uniform.min() >= -1 and uniform.max() <= 1 and abs(uniform.var() - 1 / 3) < 0.01
+    gaussian = models.build("svhn32", ngf=8, ndf=8)[0].sample_z(4000, torch.Generator().manual_seed(0))
+    assert abs(gaussian.var() - 1) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: models.build("resnet"), "unknown architecture 'resnet'.*paper64"),
+        (lambda: models.build("paper64", width=3), "a net has no width: it has size"),
+        (lambda: models.build("paper64", size=28), "image size 28: the net takes"),
+        (lambda: models.build("paper64", size=0), "image size 0"),
+        (lambda: models.build("paper64", ngf=0), "ngf = 0"),
+        (lambda: models.build("paper64", prior="cauchy"), "prior = 'cauchy': choose one of uniform, gaussian"),
+        (lambda: models.build("imagenet32", kernel=4), "kernel = 4: a convolution of stride 1 needs an odd kernel"),
+        (lambda: models.find_device("cuda:7" if not torch.cuda.is_available() else "tpu"), "there is none on this"),
+    ],
+)
+def test_errors_name_the_thing_and_the_way_out(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
