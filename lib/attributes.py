@@ -1,0 +1,80 @@
+"""Tell which attributes a sampled image has, so that arithmetic can be scored and exemplars found without an eye.
+
+A net of D's architecture is trained from scratch, on labelled real images alone, to answer one question per
+attribute. It shares no weight with the GAN: a D that G has learned to please would be a partial judge.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib import data, intervals, models
+from lib.intervals import Interval
+from lib.models import Discriminator
+
+
+class AttributeNet(nn.Module):
+    """Images (N, nc, size, size) in [-1, 1] -> one logit per attribute (N, A)."""
+
+    def __init__(self, names: Sequence[str], size: int, nc: int, ndf: int, seed: int) -> None:
+        super().__init__()
+        self.names = list(names)
+        description = models.describe("tutorial64", size=size, nc=nc, ndf=ndf)
+        self.body = Discriminator(description)
+        self.body.head = nn.Linear(self.body.head.in_features, len(self.names))
+        models.initialise(self, torch.Generator().manual_seed(seed))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body.head(F.dropout(self.body.activations(x)[-1].flatten(1), 0.5, self.training))  # (N, A)
+
+
+def fit(x: Tensor, truth: np.ndarray, names: Sequence[str], epochs: int, seed: int, ndf: int = 32) -> AttributeNet:
+    """Train an AttributeNet on uint8 images x (N, nc, S, S) and their truth (N, A) of 0 and 1."""
+    net = AttributeNet(names, x.shape[-1], x.shape[1], ndf, seed).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=1e-2)
+    target = torch.as_tensor(np.asarray(truth), dtype=torch.float32)
+    generator = torch.Generator().manual_seed(seed)
+    steps = epochs * -(-len(x) // 128)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+    torch.manual_seed(seed)  # dropout draws from the global generator
+    for _ in range(epochs):
+        for rows in torch.randperm(len(x), generator=generator).split(128):
+            batch = data.to_float(x[rows]).contiguous(memory_format=torch.channels_last)
+            loss = F.binary_cross_entropy_with_logits(net(batch), target[rows])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return net.eval()
+
+
+@torch.no_grad()
+def tell(net: AttributeNet, images: Tensor) -> Tensor:
+    """Return the probability of each attribute: images (N, nc, S, S), uint8 or in [-1, 1] -> (N, A)."""
+    batches = (data.to_float(b) if b.dtype == torch.uint8 else b for b in images.split(256))
+    return torch.cat([net(batch).sigmoid() for batch in batches])
+
+
+def exemplars(belief: pd.DataFrame, wanted: Mapping[str, bool], needed: int, sure: float = 0.8) -> Tensor:
+    """Return the rows of `belief` (N, attributes) that surely have, or lack, each wanted attribute: (n,) int64.
+
+    sure: the least probability. Raises ValueError where fewer than `needed` are found, and says how many were.
+    """
+    agreeing = [belief[name] > sure if has else belief[name] < 1 - sure for name, has in wanted.items()]
+    rows = np.flatnonzero(np.logical_and.reduce(agreeing))
+    if len(rows) < needed:
+        concept = ", ".join(name if has else f"not {name}" for name, has in wanted.items())
+        found = f"{len(rows)} exemplars found among {len(belief)} samples"
+        raise ValueError(f"{concept}: {found}, {needed} needed; draw more samples")
+    return torch.from_numpy(rows)
+
+
+def share_with(net: AttributeNet, images: Tensor, wanted: Mapping[str, bool]) -> Interval:
+    """Return the share of images (N, nc, S, S) that have, or lack, every wanted attribute, with its interval."""
+    columns = [net.names.index(name) for name in wanted]
+    hits = (tell(net, images)[:, columns] > 0.5) == torch.tensor(list(wanted.values()))
+    return intervals.of_share(hits.all(1))
