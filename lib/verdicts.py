@@ -1,0 +1,62 @@
+"""Set our numbers beside the published ones and say which of them reproduced.
+
+A number that was measured on other data, at another scale, or by another protocol neither confirms nor refutes a
+claim, however close it comes. A batch row says in `departs` how its setting differs; its verdict is then "not
+comparable", and whether the criterion is met is told beside it.
+"""
+
+import pandas as pd
+
+from lib import paths
+
+REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
+NOT_COMPARABLE, NOT_SCORED, NOT_RUN = "not comparable", "not scored", "not run"
+VERDICTS = (REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE, NOT_SCORED, NOT_RUN)
+
+
+def published() -> pd.DataFrame:
+    """Return data/published.csv: what the paper and the reports state, one row per figure or claim."""
+    return pd.read_csv(paths.PUBLISHED, dtype={"criterion": str, "protocol": str}, keep_default_na=True)
+
+
+def compare(table: pd.DataFrame, claims: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return one row per published figure and run that stands beside it, with holds and verdict.
+
+    table: as `results.table` returns it. Columns id, source, claim, published, ours, low, high, data, holds, verdict,
+    why, row.
+    """
+    claims = published() if claims is None else claims
+    ours = table[table["published"].fillna("") != ""].rename(
+        columns={"value": "ours", "published": "id", "data": "run_data"}
+    )
+    joined = claims.rename(columns={"value": "published"}).merge(ours, on="id", how="left")
+    judged = joined.apply(_judge, axis=1, result_type="expand").set_axis(["holds", "verdict", "why"], axis=1)
+    columns = ["id", "source", "claim", "published", "ours", "low", "high", "run_data"]
+    return pd.concat([joined[columns], judged, joined[["batch", "row"]]], axis=1)
+
+
+def holds(criterion: str, published: float, plus_minus: float, low: float, high: float) -> bool:
+    """Tell whether our interval [low, high] meets a criterion: `at least` or `at most`, and a bound of its own.
+
+    Against a published figure the interval has to reach it within its own uncertainty; against a bound of ours, which
+    the claim itself sets, the whole interval has to lie on the right side.
+    """
+    way, bound = criterion[: len("at least")].strip(), criterion[len("at least") :].strip()
+    if bound:
+        return low >= float(bound) if way == "at least" else high <= float(bound)
+    slack = 0.0 if pd.isna(plus_minus) else plus_minus
+    return high >= published - slack if way == "at least" else low <= published + slack
+
+
+def _judge(row: pd.Series) -> tuple[bool | None, str, str]:
+    """Return holds, verdict and the reason for one joined row."""
+    if pd.isna(row["ours"]):
+        return None, NOT_RUN, "no row of the table stands beside it"
+    if pd.isna(row["criterion"]):
+        return None, NOT_SCORED, "shown, no number decides it"
+    low, high = (row["ours"] if pd.isna(row[side]) else row[side] for side in ("low", "high"))
+    met = bool(holds(row["criterion"], row["published"], row["plus_minus"], low, high))
+    departs = row["departs"] if isinstance(row["departs"], str) else ""
+    if departs:
+        return met, NOT_COMPARABLE, departs
+    return met, REPRODUCED if met else NOT_REPRODUCED, row["criterion"]
