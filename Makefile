@@ -1,0 +1,52 @@
+# The words of this study: `make help` lists them. Each sets up what it needs.
+.DEFAULT_GOAL := help
+.PHONY: help setup study batch plan test lab bench table lint keep
+
+BATCH ?= batches/quick.yaml
+ARGS ?=
+
+# A Python that the pinned packages run on, whatever plain python3 is here.
+FITS = import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
+PYTHON ?= $(firstword $(shell for p in python3 python3.12 python3.11; do $$p -c '$(FITS)' 2>/dev/null && echo $$p; done))
+BIN := .venv/bin
+
+help: ## list these words
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r word what; do printf '  make %-7s %s\n' "$$word" "$$what"; done
+
+setup: $(BIN)/.ready ## make the environment in .venv, pinned by requirements.lock
+
+$(BIN)/.ready: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed and none was found; name one: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+study: setup ## run the quick batch on all cores: embedded data, minutes; finished runs are skipped
+	@$(BIN)/python -m lib.batch run batches/quick.yaml $(ARGS)
+
+batch: setup ## run another batch: make batch BATCH=batches/paper.yaml
+	@$(BIN)/python -m lib.batch run $(BATCH) $(ARGS)
+
+plan: setup ## show which rows of BATCH would run, and why
+	@$(BIN)/python -m lib.batch plan $(BATCH)
+
+test: setup ## run all tests: units, every notebook under nbval, batches from end to end
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup $(ARGS)
+
+lab: setup ## open JupyterLab on the notebooks
+	@$(BIN)/jupyter lab --ip 127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) notebooks
+
+bench: setup ## measure images per second against a plain loop, time and memory by notebook
+	@$(BIN)/python tests/bench.py $(ARGS)
+
+table: setup ## rebuild results/table.csv from the runs
+	@$(BIN)/python -m lib.batch table
+
+keep: setup ## keep a run's record and figures in git: make keep RUN=01_train_gan-0123456789
+	@$(BIN)/python -m lib.batch keep $(RUN)
+
+lint: setup ## check style, notebooks too
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .

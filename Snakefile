@@ -1,0 +1,40 @@
+"""The batch: one rule for each row that is not finished. `make batch BATCH=batches/quick.yaml` calls it."""
+
+import sys
+
+from lib import rows
+
+try:
+    batch = rows.load(config.get("batch", "batches/quick.yaml"))
+except (ValueError, OSError) as error:
+    sys.exit(f"error: {error}")
+
+# Finished runs are known by their ids, which hold parameters and code: no file's time can make a training run again.
+waiting = batch.waiting()
+
+
+rule all:
+    input:
+        [row.metrics for row in waiting.values()],
+
+
+for row in waiting.values():
+
+    rule:
+        name:
+            row.name
+        input:
+            [waiting[other].metrics for other in row.needs if other in waiting],
+        output:
+            row.metrics,
+        log:
+            row.executed,
+        params:
+            python=sys.executable,
+            batch=batch.path,
+            row=row.name,
+        threads: row.threads
+        resources:
+            **row.resources,
+        shell:
+            "exec {params.python:q} -m lib.batch execute {params.batch:q} {params.row:q} --threads {threads}"

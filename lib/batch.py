@@ -1,0 +1,258 @@
+"""A batch: Snakemake orders its rows, papermill executes their notebooks.
+
+An executed notebook looks the same after success and after its kernel was killed, and kernels side by side fight for
+ports, cores and cards. So each row gets its own, and has succeeded when its last cell has written metrics.json.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from lib import paths, results, rows
+from lib.rows import Batch, Row
+
+SHOWN = ["row", "data", "metric", "value", "low", "high", "published"]
+SOCKETS = Path("/tmp")  # a socket's path must be short
+
+
+class Failed(Exception):
+    """A row's notebook did not come to its end."""
+
+
+def run(batch: Batch, *options: str) -> int:
+    """Run the rows that are not finished, rebuild the table, print what came of it; return the exit code.
+
+    options: handed to Snakemake.
+    """
+    results.claim(batch.name, {name: row.run_id for name, row in batch.rows.items()})
+    waiting = batch.waiting()
+    print(f"{batch.name}: {len(waiting)} of {len(batch.rows)} rows to run", flush=True)
+    code = _snakemake(batch, options) if waiting else 0
+    results.write_table()
+    return summarise(batch) or code
+
+
+def _snakemake(batch: Batch, options: tuple[str, ...]) -> int:
+    """Let Snakemake run a batch. A signal reaches every row's executor, which ends its kernel."""
+    command = [
+        sys.executable, "-m", "snakemake", "--snakefile", paths.ROOT / "Snakefile", "--directory", paths.runs(),
+        "--config", f"batch={batch.path}", "--cores", "all", "--keep-going", "--rerun-incomplete",
+        "--rerun-triggers", "mtime", "input", "--nolock", "--scheduler", "greedy", "--quiet", "all",
+    ]  # fmt: skip
+    cards = _cards()
+    resources = ["--resources", f"gpu={len(cards)}"] if cards else []
+    child = subprocess.Popen([*map(str, command), *resources, *options])
+
+    def stop(*_: object) -> None:
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    return child.wait()
+
+
+def execute(batch: Batch, row: Row, threads: int) -> None:
+    """Run one row's notebook. Raises Failed, which names the cause and the notebook that shows it."""
+    row.folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(row.folder / "lock"):
+        if row.finished():  # by another batch, meanwhile
+            return
+        row.failure.unlink(missing_ok=True)
+        began = time.monotonic()
+        _say(f"{row.name} started")
+        try:
+            _execute(batch, row, threads)
+        except BaseException as error:
+            row.metrics.unlink(missing_ok=True)
+            reason = _reason(error)
+            with suppress(OSError):
+                paths.write_atomically(row.failure, reason.encode())
+            raise Failed(f"{batch.name}, row {row.name}: {reason}; see {_short(row.executed)}") from error
+        _say(f"{row.name} finished in {time.monotonic() - began:.0f} s")
+
+
+def _execute(batch: Batch, row: Row, threads: int) -> None:
+    from papermill import execute_notebook
+    from traitlets.config import Config
+
+    os.environ |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    os.environ |= {"STUDY_ROW": f"{batch.name}/{row.name}", "STUDY_AFTER": " ".join(row.after)}
+    os.environ |= {"STUDY_RUNS": str(paths.runs().absolute()), "STUDY_RESULTS": str(paths.RESULTS.absolute())}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
+    with _card(row.resources.get("gpu", 0)), tempfile.TemporaryDirectory(prefix="study-", dir=SOCKETS) as sockets:
+        os.environ["JUPYTER_RUNTIME_DIR"] = sockets  # ports are raced for, and by default ipc shares one socket
+        try:
+            execute_notebook(
+                paths.NOTEBOOKS / f"{row.notebook}.ipynb", row.executed, row.parameters, kernel_name="python3",
+                cwd=paths.ROOT, progress_bar=False, coalesce_streams=True,
+                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+            )  # fmt: skip
+        finally:
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+    if not row.finished():
+        raise Failed("ended without metrics.json: no cell reached results.finish, or code changed meanwhile")
+
+
+def _interrupt(number: int, _: object) -> None:
+    for other in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(other, signal.SIG_IGN)  # the kernel is being shut down
+    raise KeyboardInterrupt(f"by {signal.Signals(number).name}")
+
+
+def _reason(error: BaseException) -> str:
+    """Say in one line why a notebook stopped."""
+    name, text = getattr(error, "ename", type(error).__name__), str(getattr(error, "evalue", error))
+    if name == "DeadKernelError":
+        return "kernel died (killed, or out of memory)"
+    if name == "KeyboardInterrupt":
+        return f"interrupted {text}".strip()
+    text = (text.strip().splitlines() or [""])[0]
+    return text if isinstance(error, Failed) else f"{name}: {text}"
+
+
+def _cards() -> list[str]:
+    """Return the ids of the GPUs that may be used here."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [card for card in given.split(",") if card]
+    if not shutil.which("nvidia-smi"):
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout.splitlines()
+    return [str(i) for i in range(sum(line.startswith("GPU ") for line in listed))]
+
+
+@contextmanager
+def _card(wanted: int) -> Iterator[None]:
+    """Hold a GPU that no other row holds, if one is wanted and there are any: Snakemake counts, but assigns none."""
+    held, cards = None, _cards() if wanted else []
+    while cards and not held:
+        for card in cards:
+            lock = FileLock(SOCKETS / f"study-gpu-{os.getuid()}-{card}.lock", timeout=0)
+            with suppress(Timeout):
+                held = lock.acquire().lock
+                os.environ["CUDA_VISIBLE_DEVICES"] = card
+                break
+        else:
+            time.sleep(1)
+    try:
+        yield
+    finally:
+        if held:
+            held.release()
+
+
+def plan(batch: Batch) -> int:
+    """Print which rows would run, and why."""
+    waiting = batch.waiting()
+    print(f"{batch.name}: {len(waiting)} of {len(batch.rows)} rows to run")
+    for name, row in waiting.items():
+        print(f"  {name:<20} {why(batch, row)}")
+    return 0
+
+
+def why(batch: Batch, row: Row) -> str:
+    """Say what sets a row that is to run apart from its last finished run."""
+    if (row.folder / "params.json").exists():
+        return f"not finished last time: {row.failure.read_text() if row.failure.exists() else 'interrupted'}"
+    records = [results.read_metrics(path) for path in paths.runs().glob("*/metrics.json")]
+    records = [record for record in records if (record["batch"], record["row"]) == (batch.name, row.name)]
+    if not records:
+        return "new row"
+    before = max(records, key=lambda record: record["finished"])["dependencies"]
+    parameters = results.check_parameters(row.notebook, row.parameters)
+    now = results.dependencies(row.notebook, parameters, row.after)
+    return "; ".join(
+        f"{key}: {before.get(key, 'none')} -> {now.get(key, 'none')}" if key in parameters else f"{key} changed"
+        for key in {**before, **now}
+        if before.get(key) != now.get(key)
+    )
+
+
+def summarise(batch: Batch) -> int:
+    """Print each row's state, the batch's table and where things are; return 1 where a row is not finished."""
+    print(f"\n{batch.name}:")
+    for name, row in batch.rows.items():
+        if row.finished():
+            record = json.loads(row.metrics.read_text())
+            print(f"  finished  {name:<20} {record['seconds']:>7} s {record['peak_mb']:>6} MB  {_short(row.executed)}")
+        elif row.executed.exists():
+            reason = row.failure.read_text() if row.failure.exists() else "interrupted"
+            print(f"  FAILED    {name:<20} {reason}; see {_short(row.executed)}")
+        else:
+            print(f"  not run   {name:<20} after {', '.join(set(row.needs) & set(batch.waiting())) or 'nothing'}")
+    table = results.table(batch.name)[SHOWN].astype({name: float for name in ("value", "low", "high")})
+    if len(table):
+        print(f"\n{table.to_string(index=False, na_rep='', float_format=lambda x: f'{x:.4g}')}")
+    print(f"\nTable: {_short(paths.TABLE)}. Figures (*.png) are beside each row's executed notebook.")
+    return 1 if batch.waiting() else 0
+
+
+def _short(path: Path) -> str:
+    """Return a path as it is typed in the repository's folder."""
+    return str(path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path)
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)
+
+
+def main() -> int:
+    """Run a command; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m lib.batch", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("check", "plan", "run", "summary", "execute"):
+        commands.add_parser(name).add_argument("batch", help="a batch file, such as batches/quick.yaml")
+    commands.choices["execute"].add_argument("row")
+    commands.choices["execute"].add_argument("--threads", type=int)
+    commands.add_parser("keep", help="copy a run's record and figures to where git keeps them").add_argument("run")
+    commands.add_parser("table", help="rebuild results/table.csv")
+    given, options = parser.parse_known_args()
+    if options and given.command != "run":
+        parser.error(f"unknown option {options[0]}")
+    try:
+        if given.command == "table":
+            print(results.write_table())
+        elif given.command == "keep":
+            print(results.keep(given.run))
+        else:
+            return _command(given, rows.load(given.batch), options)
+    except (ValueError, OSError, Failed) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _command(given: argparse.Namespace, batch: Batch, options: list[str]) -> int:
+    if given.command == "check":
+        print(f"{given.batch}: {len(batch.rows)} rows, all well")
+        return 0
+    if given.command == "execute":
+        if given.row not in batch.rows:
+            raise ValueError(f"{given.batch} has no row {given.row!r}: it has {', '.join(batch.rows)}")
+        row = batch.rows[given.row]
+        execute(batch, row, given.threads or row.threads)
+        return 0
+    return {"run": lambda: run(batch, *options), "plan": lambda: plan(batch), "summary": lambda: summarise(batch)}[
+        given.command
+    ]()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,352 @@
+"""Batches: files that are refused, and small notebooks run from end to end by Snakemake and papermill."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import psutil
+import pytest
+import yaml
+from filelock import FileLock
+
+from lib import batch, paths, rows
+
+GOOD = """
+from lib import results
+run = results.start("01_good", globals())
+---
+import os
+print(repr(text))
+run.record("steps", steps)
+run.record("threads", int(os.environ["OMP_NUM_THREADS"]))
+---
+results.finish(run)
+"""
+BAD = """
+import os, subprocess, sys, time
+from lib import results
+run = results.start("02_bad", globals())
+---
+if how == "raise":
+    raise RuntimeError("out of luck\\nand of more")
+if how == "kill":
+    os.kill(os.getpid(), 9)
+if how == "exit":
+    sys.exit(0)
+if how == "late":
+    run.record("x", 1)
+    results.finish(run)
+    raise RuntimeError("after the end")
+if how == "sleep":
+    (run.folder / "pids").write_text(f"{os.getpid()} {subprocess.Popen(['sleep', '600']).pid}")
+    time.sleep(600)
+"""
+PARAMETERS = {
+    "01_good": "steps: int = 3\nlr: float = 0.1\ntext: str = 'plain'\nnet: str = 'none'",
+    "02_bad": "how: str = 'raise'",
+}
+HOSTILE = """'); import os; os.system("touch stolen") #\n"\\" {steps} $(touch stolen) `touch stolen` ${HOME} !!map"""
+
+
+def write_notebook(folder, name, source):
+    cells = [nbformat.v4.new_code_cell(PARAMETERS[name], metadata={"tags": ["parameters"]})]
+    cells += [nbformat.v4.new_code_cell(cell.strip()) for cell in source.split("---\n")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+
+
+class Study:
+    """Notebooks, results and batch files in a folder of their own."""
+
+    def __init__(self, folder):
+        self.folder, self.runs = folder, folder / "results" / "runs"
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("STUDY_")} | {
+            "STUDY_NOTEBOOKS": str(folder / "notebooks"),
+            "STUDY_RESULTS": str(folder / "results"),
+        }
+        (folder / "notebooks").mkdir()
+        write_notebook(folder / "notebooks", "01_good", GOOD)
+        write_notebook(folder / "notebooks", "02_bad", BAD)
+
+    def write(self, content, name="quick"):
+        path = self.folder / f"{name}.yaml"
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump({"rows": content}, sort_keys=False))
+        return path
+
+    def start(self, *arguments):
+        command = [sys.executable, "-m", "lib.batch", *map(str, arguments)]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            command, stdout=pipe, stderr=pipe, text=True, env=self.environment, cwd=self.folder, start_new_session=True
+        )
+
+    def call(self, *arguments):
+        process = self.start(*arguments)
+        process.out, process.err = process.communicate(timeout=300)
+        return process
+
+    def record(self, row, name="quick"):
+        run = json.loads((self.runs / f"{name}.rows.json").read_text())[row]
+        path = self.runs / run / "metrics.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def executed(self, row):
+        run = json.loads((self.runs / "quick.rows.json").read_text())[row]
+        return self.runs / run / "notebook.ipynb"
+
+
+@pytest.fixture
+def study(tmp_path):
+    return Study(tmp_path)
+
+
+@pytest.fixture
+def here(study, monkeypatch):
+    """The study as this very process sees it."""
+    monkeypatch.setattr(paths, "NOTEBOOKS", study.folder / "notebooks")
+    monkeypatch.setattr(paths, "RESULTS", study.folder / "results")
+    monkeypatch.delenv("STUDY_RUNS", raising=False)
+    return study
+
+
+# --- what is refused before anything runs
+
+GOOD_ROW = "rows:\n  a: {notebook: 01_good"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (GOOD_ROW + ", parameters: {step: 3}}", "row a: 01_good has no parameter 'step': it has steps, lr, text, net"),
+        (GOOD_ROW + ", parameters: {steps: 3.5}}", "row a: 01_good: steps = 3.5 is no int"),
+        (GOOD_ROW + ", parameters: {steps: yes}}", "row a: 01_good: steps = True is no int"),
+        (GOOD_ROW + ", parameters: {lr: 1e-3}}", "row a: 01_good: lr = '1e-3' is no float; YAML reads 1e-3 as text"),
+        (GOOD_ROW + ", parameters: [steps]}", "row a: parameters: {name: value}"),
+        (GOOD_ROW + ", parameters: {net: 'run:b'}}", "row a: run:b: there is no row and no finished run of this name"),
+        (GOOD_ROW + ", parameters: {net: 'run:../a'}}", "row a: run:../a: there is no row"),
+        (GOOD_ROW + ", parameters: {net: 'run:a'}}", "rows wait for each other: a before a"),
+        (GOOD_ROW + ", after: [b]}", "row a: after: there is no row 'b'"),
+        (GOOD_ROW + ", after: b}", "row a: after: [row, ...] or all"),
+        (GOOD_ROW + ", after: [b]}\n  b: {notebook: 01_good, after: all}", "rows wait for each other: "),
+        (GOOD_ROW + ", thread: 2}", "row a: unknown key 'thread': known are notebook, parameters, after, threads, gpu"),
+        (GOOD_ROW + ", threads: 0}", "row a: threads = 0: give a number of cores, at least 1"),
+        (GOOD_ROW + ", gpu: 2}", "row a: gpu = 2: give a number of cards, 0 or 1"),
+        (GOOD_ROW + ", mem_mb: 2G}", "row a: mem_mb = '2G': give a number of MiB"),
+        (GOOD_ROW + "}\n  a: {notebook: 02_bad}", "line 2: a is given twice"),
+        (GOOD_ROW + "}\n  b: {notebook: 01_good, parameters: {steps: 3}}", "row b: is the same run as row a"),
+        (GOOD_ROW + "}\n  no: {notebook: 02_bad}", "row False: a row is named with letters, digits, - and _"),
+        (GOOD_ROW + "}\n  ../b: {notebook: 02_bad}", "row ../b: a row is named with"),
+        (GOOD_ROW + "}\ndefaults: {02_bad: {how: exit}}", "defaults for '02_bad', which no row runs"),
+        (GOOD_ROW + "}\ndefaults: {01_good: {step: 1}}", "row a: 01_good has no parameter 'step'"),
+        ("rows:\n  a: {notebook: 03_none}", "row a: unknown notebook '03_none': choose one of 01_good, 02_bad"),
+        ("rows:\n  a: {notebook: ../notebooks/01_good}", "row a: unknown notebook '../notebooks/01_good'"),
+        ("rows:\n  a: 01_good", "row a: unknown notebook '01_good'"),
+        ("rows: {a: [}", "line 1: "),
+        ("rows: []", "needs `rows:`"),
+        ("", "needs `rows:`"),
+        ("rows: {a: !!python/object/apply:os.getcwd []}", "line 1: could not determine a constructor"),
+    ],
+)
+def test_a_batch_file_is_refused_in_one_line(here, content, message):
+    with pytest.raises(ValueError, match="^" + re.escape("quick.yaml")) as error:
+        rows.load(here.write(content))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"no batch file .*/none.yaml"):
+        rows.load(tmp_path / "none.yaml")
+
+
+def test_a_row_is_resolved(here):
+    made = rows.load(
+        here.write("""
+defaults: {01_good: {lr: 1}}
+rows:
+  last: {notebook: 02_bad, after: all}
+  walk: {notebook: 01_good, parameters: {net: "run:train", lr: 2}, threads: 2, gpu: 1, mem_mb: 100, runtime: 5}
+  train: {notebook: 01_good}
+""")
+    ).rows
+    assert list(made) == ["train", "walk", "last"], "in an order in which they can run"
+    assert made["train"].parameters == {"lr": 1.0}
+    assert made["walk"].parameters == {"lr": 2.0, "net": f"run:{made['train'].run_id}"}
+    assert (made["walk"].needs, made["walk"].after, made["walk"].threads) == (("train",), (), 2)
+    assert made["walk"].resources == {"gpu": 1, "mem_mb": 100, "runtime": 5}
+    assert made["last"].after == tuple(sorted((made["train"].run_id, made["walk"].run_id)))
+
+
+def test_each_row_gets_a_card_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setattr(batch, "SOCKETS", tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    with FileLock(tmp_path / f"study-gpu-{os.getuid()}-3.lock"), batch._card(1):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with batch._card(1):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+# --- end to end
+
+SCENARIO = {
+    "good": {"notebook": "01_good", "parameters": {"steps": 4}, "threads": 2},
+    "hostile": {"notebook": "01_good", "parameters": {"text": HOSTILE}},
+    "of-good": {"notebook": "01_good", "parameters": {"net": "run:good"}},
+    "of-raise": {"notebook": "01_good", "parameters": {"net": "run:raise"}},
+    "last": {"notebook": "01_good", "after": "all"},
+} | {how: {"notebook": "02_bad", "parameters": {"how": how}} for how in ("raise", "kill", "exit", "late")}
+
+
+@pytest.fixture(scope="module")
+def partly(tmp_path_factory):
+    """A batch of which some rows fail, run once."""
+    study = Study(tmp_path_factory.mktemp("partly"))
+    study.process = study.call("run", study.write(SCENARIO))
+    return study
+
+
+@pytest.mark.xdist_group("partly")
+class TestPartlyFailed:
+    def test_is_told_at_the_end(self, partly):
+        out, err = partly.process.out, partly.process.err
+        assert partly.process.returncode != 0
+        for row in ("good", "hostile", "of-good"):
+            assert re.search(rf"^  finished  {row} ", out, re.MULTILINE)
+        for row, reason in {
+            "raise": "RuntimeError: out of luck",
+            "kill": "kernel died (killed, or out of memory)",
+            "exit": "ended without metrics.json",
+            "late": "RuntimeError: after the end",
+        }.items():
+            assert re.search(rf"^  FAILED    {row} .*{re.escape(reason)}.*notebook.ipynb$", out, re.MULTILINE)
+            assert re.search(rf"^error: quick, row {row}: {re.escape(reason)}.*notebook.ipynb$", err, re.MULTILINE)
+        assert re.search(r"^  not run   of-raise +after raise$", out, re.MULTILINE)
+        assert re.search(r"^  not run   last ", out, re.MULTILINE)
+        assert "Traceback" not in out + err
+        assert len(err.splitlines()) <= 8, "a calm log"
+
+    def test_keeps_the_traceback(self, partly):
+        text = partly.executed("raise").read_text()
+        assert "out of luck" in text
+        assert "Traceback" in text
+        assert not partly.executed("of-raise").parent.exists()
+
+    def test_takes_nothing_unfinished_for_finished(self, partly):
+        finished = {row for row in SCENARIO if partly.record(row)}
+        assert finished == {"good", "hostile", "of-good"}
+
+    def test_threads_are_the_rows(self, partly):
+        threads = {row: partly.record(row)["metrics"][1]["value"] for row in ("good", "hostile")}
+        assert threads == {"good": min(2, os.cpu_count()), "hostile": 1}
+
+    def test_text_is_data(self, partly):
+        assert partly.record("hostile")["parameters"]["text"] == HOSTILE
+        assert not [*partly.folder.rglob("stolen"), *paths.ROOT.glob("stolen"), *paths.NOTEBOOKS.glob("stolen")]
+
+    def test_rebuilds_the_table(self, partly):
+        lines = (partly.folder / "results" / "table.csv").read_text().splitlines()
+        assert len(lines) == 1 + 3 * 2
+        assert "good" in partly.process.out.split("published")[1]
+
+    def test_plan_says_why(self, partly):
+        path = partly.write({**SCENARIO, "good": {"notebook": "01_good", "parameters": {"steps": 5}}}, "quick")
+        out = partly.call("plan", path).out
+        assert "8 of 9 rows to run" in out
+        assert re.search(r"^  good +steps: 4 -> 5$", out, re.MULTILINE)
+        assert re.search(r'^  of-good +net: "run:01_good-\w+" -> "run:01_good-\w+"$', out, re.MULTILINE)
+        assert re.search(r"^  raise +not finished last time: RuntimeError: out of luck$", out, re.MULTILINE)
+        assert re.search(r"^  of-raise +new row$", out, re.MULTILINE)
+
+
+def test_finished_runs_are_skipped_and_changed_ones_run(study):
+    content = {
+        "a": {"notebook": "01_good"},
+        "of-a": {"notebook": "01_good", "parameters": {"net": "run:a"}},
+        "b": {"notebook": "01_good", "parameters": {"lr": 0.5}},
+    }
+    path = study.write(content)
+    first = study.call("run", path)
+    assert first.returncode == 0, first.err
+    assert first.err == ""
+    made = {p: p.stat().st_mtime_ns for p in study.runs.glob("*/metrics.json")}
+    assert len(made) == 3
+
+    second = study.call("run", path)
+    assert second.returncode == 0
+    assert "0 of 3 rows to run" in second.out
+    assert {p: p.stat().st_mtime_ns for p in study.runs.glob("*/metrics.json")} == made
+
+    content["a"]["parameters"] = {"steps": 7}
+    third = study.call("run", study.write(content))
+    assert third.returncode == 0
+    assert re.findall(r"(\S+) started", third.out) == ["a", "of-a"]
+    assert {p: p.stat().st_mtime_ns for p in made} == made, "the older runs stay"
+    assert study.record("of-a")["parameters"]["net"] == f"run:{study.record('a')['run_id']}"
+
+    run = study.runs / study.record("a")["run_id"]
+    (run / "metrics.json").unlink()
+    fourth = study.call("run", path.with_name("quick.yaml"))
+    assert re.findall(r"(\S+) started", fourth.out) == ["a"], "what came of it is the same run, and stays"
+
+
+def test_a_damaged_metrics_file_is_not_taken_for_finished(study):
+    path = study.write({"a": {"notebook": "01_good"}})
+    assert study.call("run", path).returncode == 0
+    metrics = study.runs / study.record("a")["run_id"] / "metrics.json"
+    metrics.write_bytes(metrics.read_bytes()[:40])
+    process = study.call("run", path)
+    assert process.returncode != 0
+    assert re.fullmatch(r"error: quick.yaml, row a: .*metrics.json is no metrics file .*: delete .*\n", process.err)
+
+
+def test_nothing_runs_where_a_row_is_wrong(study):
+    process = study.call("run", study.write({"a": {"notebook": "01_good"}, "b": {"notebook": "02_bad", "after": "c"}}))
+    assert process.returncode != 0
+    assert process.err.startswith("error: quick.yaml, row b: ")
+    assert len(process.err.splitlines()) == 1
+    assert not study.runs.exists()
+
+
+def test_a_results_folder_that_takes_no_files_is_named(study):
+    (study.folder / "results").write_text("")  # as good as read-only, for root too
+    process = study.call("run", study.write({"a": {"notebook": "01_good"}}))
+    assert process.returncode != 0
+    assert re.fullmatch(r"error: cannot write .*/results/runs/quick.rows.json: .*\n", process.err)
+
+
+@pytest.mark.parametrize("command", ["run", "execute"])
+def test_an_interrupted_batch_leaves_no_kernel_behind(study, command):
+    path = study.write({"a": {"notebook": "02_bad", "parameters": {"how": "sleep"}}})
+    process = study.start(command, path, *(["a"] if command == "execute" else []))
+    try:
+        pids = next(wait_for(lambda: [p.read_text().split() for p in study.runs.glob("*/pids")]))
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode != 0
+    assert "quick, row a: interrupted" in err
+    assert not [pid for pid in map(int, pids) if psutil.pid_exists(pid) and alive(pid)]
+
+
+def wait_for(found, seconds=120):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if result := found():
+            yield from result
+        time.sleep(0.2)
+    raise TimeoutError
+
+
+def alive(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
