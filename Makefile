@@ -33,7 +33,7 @@ plan: setup ## show which rows of BATCH would run, and why
 	@$(BIN)/python -m lib.batch plan $(BATCH)
 
 test: setup ## run all tests: units, every notebook under nbval, batches from end to end
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 lab: setup ## open JupyterLab on the notebooks
 	@$(BIN)/jupyter lab --ip 127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) notebooks

@@ -1,6 +1,11 @@
 """Helpers of the DCGAN replication study, in reading order.
 
 `paths` -> `toys` -> `data` -> `models` -> `figures` -> `results` -> `train` -> `nets` -> `latent` -> `attribution`
--> `pooling` -> `features` -> `probe`; `batch` runs the notebooks. Images are float32 NCHW in [-1, 1] everywhere but
-in `data` (uint8 at rest) and `figures`.
+-> `pooling` -> `features` -> `probe`; `rows` reads batch files and `batch` runs them. Images are float32 NCHW in
+[-1, 1] everywhere but in `data` (uint8 at rest) and `figures`.
 """
+
+import sys
+
+# jsonschema, which nbformat imports, compiles this grammar of addresses for a second or two; no notebook needs it.
+sys.modules.setdefault("rfc3987_syntax", None)

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib import data, intervals, models
-from lib.intervals import Interval
+from lib import data, models
 from lib.models import Discriminator
 
 
@@ -73,8 +72,7 @@ def exemplars(belief: pd.DataFrame, wanted: Mapping[str, bool], needed: int, sur
     return torch.from_numpy(rows)
 
 
-def share_with(net: AttributeNet, images: Tensor, wanted: Mapping[str, bool]) -> Interval:
-    """Return the share of images (N, nc, S, S) that have, or lack, every wanted attribute, with its interval."""
+def having(net: AttributeNet, images: Tensor, wanted: Mapping[str, bool]) -> Tensor:
+    """Tell which images (N, nc, S, S) have, or lack, every wanted attribute: (N,) bool."""
     columns = [net.names.index(name) for name in wanted]
-    hits = (tell(net, images)[:, columns] > 0.5) == torch.tensor(list(wanted.values()))
-    return intervals.of_share(hits.all(1))
+    return ((tell(net, images)[:, columns] > 0.5) == torch.tensor(list(wanted.values()))).all(1)

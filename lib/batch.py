@@ -36,7 +36,8 @@ def run(batch: Batch, *options: str) -> int:
 
     options: handed to Snakemake.
     """
-    results.claim(batch.name, {name: row.run_id for name, row in batch.rows.items()})
+    meant = {name: {"run_id": row.run_id, "departs": row.departs} for name, row in batch.rows.items()}
+    results.claim(batch.name, meant)
     waiting = batch.waiting()
     print(f"{batch.name}: {len(waiting)} of {len(batch.rows)} rows to run", flush=True)
     code = _snakemake(batch, options) if waiting else 0
@@ -90,17 +91,17 @@ def _execute(batch: Batch, row: Row, threads: int) -> None:
     from traitlets.config import Config
 
     os.environ |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    os.environ |= {"STUDY_ROW": f"{batch.name}/{row.name}", "STUDY_AFTER": " ".join(row.after)}
+    os.environ |= {"STUDY_ROW": f"{batch.name}/{row.name}", "STUDY_DEPARTS": row.departs}
+    os.environ |= {"STUDY_AFTER": " ".join(row.after)}
     os.environ |= {"STUDY_RUNS": str(paths.runs().absolute()), "STUDY_RESULTS": str(paths.RESULTS.absolute())}
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     with _card(row.resources.get("gpu", 0)), tempfile.TemporaryDirectory(prefix="study-", dir=SOCKETS) as sockets:
-        os.environ["JUPYTER_RUNTIME_DIR"] = sockets  # ports are raced for, and by default ipc shares one socket
         try:
             execute_notebook(
                 paths.NOTEBOOKS / f"{row.notebook}.ipynb", row.executed, row.parameters, kernel_name="python3",
-                cwd=paths.ROOT, progress_bar=False, coalesce_streams=True,
-                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+                cwd=paths.ROOT, progress_bar=False, coalesce_streams=True, shutdown_kernel="immediate",
+                config=Config({"KernelManager": {"transport": "ipc", "connection_file": f"{sockets}/kernel.json"}}),
             )  # fmt: skip
         finally:
             for process in psutil.Process().children(recursive=True):
@@ -234,7 +235,8 @@ def main() -> int:
         else:
             return _command(given, rows.load(given.batch), options)
     except (ValueError, OSError, Failed) as error:
-        print(f"error: {error}", file=sys.stderr)
+        named = isinstance(error, OSError) and error.strerror and not error.filename  # our own words
+        print(f"error: {error.strerror if named else error}", file=sys.stderr)
         return 1
     return 0
 

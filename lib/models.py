@@ -181,7 +181,7 @@ class Discriminator(nn.Module):
 
 
 def find_device(device: str) -> torch.device:
-    """Return the device of this name; `auto` is CUDA, else Apple's MPS, else the CPU. ValueError where it is missing."""
+    """Return the device of this name; `auto`: CUDA, else Apple's MPS, else the CPU. ValueError where it is missing."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
         return torch.device(next(name for name, found in there.items() if found))

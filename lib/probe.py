@@ -13,13 +13,11 @@ can state how far from the minimum it may be, and stops at a stated fraction of 
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from functools import wraps
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
@@ -27,15 +25,11 @@ from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
-from tqdm.auto import tqdm
+
+from lib.newton import Blocks, Problem, newton
 
 # the C that the authors' SVHN script tries, on held-out training data
 PAPER_CS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
-
-CG_STEPS = 300  # most conjugate-gradient steps in one Newton step
-BLOCK_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}  # a block of rows: as large as the processor's own cache
-PATIENCE = 5  # Newton steps without progress after which float32 has given what it can
-COPY_BYTES = 2**30  # chosen rows are copied once when they are smaller than this, else gathered block by block
 
 
 class L2SVM(ClassifierMixin, BaseEstimator):
@@ -187,214 +181,6 @@ class L2SVM(ClassifierMixin, BaseEstimator):
         return self.classes_[(f > 0).astype(int) if f.ndim == 1 else f.argmax(1)]
 
 
-class Blocks:
-    """Features, or chosen rows of them, a few rows at a time, in the type that is computed in and on the device."""
-
-    def __init__(self, X: Tensor, rows: Tensor | None, device: str | None, block_rows: int | None) -> None:
-        self.dtype = torch.float64 if X.dtype == torch.float64 else torch.float32
-        self.device = torch.device(device or X.device)
-        row_bytes = X.shape[1] * X.element_size()
-        if rows is not None and len(rows) * row_bytes <= COPY_BYTES:
-            X, rows = X[rows.to(X.device)], None
-        if self.device != X.device and self.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.device)
-            if len(X) * row_bytes < 0.7 * free:  # whole on the GPU, else each block travels in each pass
-                X = X.to(self.device)
-        self.X, self.rows, self.shrunk = X, rows, False
-        size = BLOCK_BYTES["cuda" if self.device.type == "cuda" else "cpu"]
-        self.block_rows = block_rows or max(16, size // (4 * X.shape[1]))
-
-    def __len__(self) -> int:
-        return len(self.X) if self.rows is None else len(self.rows)
-
-    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
-        for at in range(0, len(self), self.block_rows):
-            span = slice(at, min(at + self.block_rows, len(self)))
-            block = self.X[span] if self.rows is None else self.X[self.rows[span].to(self.X.device)]
-            yield span, block.to(self.device, self.dtype)
-
-    def shrink(self) -> None:
-        """Halve the blocks after the device ran out of memory; say so the first time."""
-        if self.block_rows == 1:
-            raise MemoryError(f"{self.device} is out of memory even for one row of {self.X.shape[1]} features")
-        self.block_rows //= 2
-        torch.cuda.empty_cache()
-        if not self.shrunk:
-            warnings.warn(f"{self.device} is out of memory: going on with smaller blocks", RuntimeWarning, stacklevel=2)
-        self.shrunk = True
-
-
-def in_smaller_blocks(method: Callable) -> Callable:
-    """Repeat a pass over the data in smaller blocks for as long as the device runs out of memory."""
-
-    @wraps(method)
-    def repeat(self: "Problem", *arguments):
-        while True:
-            try:
-                return method(self, *arguments)
-            except torch.OutOfMemoryError:
-                self.blocks.shrink()
-
-    return repeat
-
-
-class Problem:
-    """The one-against-rest objectives of all classes: weights (K, F + 1), the last one the constant feature's."""
-
-    def __init__(self, blocks: Blocks, positive: Tensor, C: float, constant: float, penalise_constant: bool) -> None:
-        self.blocks, self.C, self.constant = blocks, C, constant
-        self.y = positive.to(blocks.device, torch.float64) * 2 - 1  # (N, K)
-        self.penalty = torch.ones(blocks.X.shape[1] + 1, dtype=torch.float64, device=blocks.device)
-        if not penalise_constant or not constant:
-            self.penalty[-1] = 0
-        self.squares = self._sum_over_rows(lambda _, block: (block.square().sum(0),))[0]  # (F,)
-
-    @in_smaller_blocks
-    def _sum_over_rows(self, terms: Callable[[slice, Tensor], tuple[Tensor, ...]]) -> list[Tensor]:
-        """Sum the terms of every block, in float64."""
-        total = None
-        for span, block in self.blocks:
-            parts = terms(span, block)
-            total = (
-                [t.double() for t in parts] if total is None else [t.add_(p) for t, p in zip(total, parts, strict=True)]
-            )
-        return total
-
-    @in_smaller_blocks
-    def evaluate(self, W: Tensor, live: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return each live class's objective (K,), gradient (K, F + 1) and f (N, K), in one pass over the data."""
-        y, V = self.y[:, live], W[:, :-1].to(self.blocks.dtype)
-        f = torch.empty_like(y)
-
-        def terms(span: slice, block: Tensor) -> tuple[Tensor, ...]:
-            f[span] = (block @ V.T).double() + W[:, -1] * self.constant
-            lack = (1 - y[span] * f[span]).clamp_(min=0)  # (rows, K)
-            error = lack * y[span]
-            return lack.square().sum(0), error.to(block.dtype).T @ block, error.sum(0)
-
-        loss, data, bias = self._sum_over_rows(terms)
-        pull = torch.cat([data, bias[:, None] * self.constant], 1)
-        return 0.5 * (self.penalty * W * W).sum(1) + self.C * loss, self.penalty * W - 2 * self.C * pull, f
-
-    @in_smaller_blocks
-    def multiply(self, P: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
-        """Return Hessian times P (K, F + 1), and the rows' XP (N, K); active (N, K) marks rows inside the margin."""
-        V, XP = P[:, :-1].to(self.blocks.dtype), torch.empty_like(active, dtype=torch.float64)
-        out = torch.zeros_like(V)
-        for span, block in self.blocks:
-            product = (block @ V.T).double() + P[:, -1] * self.constant
-            XP[span] = product
-            out.addmm_((product * active[span]).to(block.dtype).T, block)
-        bias = (XP * active).sum(0) * self.constant
-        return self.penalty * P + 2 * self.C * torch.cat([out.double(), bias[:, None]], 1), XP
-
-    def diagonal(self, active: Tensor) -> Tensor:
-        """Guess the Hessians' diagonals (K, F + 1): each feature's sum of squares, times the share of active rows."""
-        count = active.double().sum(0)
-        data = torch.outer(count / len(active), self.squares)
-        bias = (count * self.constant**2)[:, None]
-        return (self.penalty + 2 * self.C * torch.cat([data, bias], 1)).clamp_(min=1e-12)
-
-
-def newton(
-    problem: Problem, start: Tensor | None, tol: float, max_iter: int, progress: bool
-) -> tuple[Tensor, dict[str, np.ndarray | int]]:
-    """Minimise each class's objective by truncated Newton steps, with exact line searches; drop those that converge."""
-    K = problem.y.shape[1]
-    W = torch.zeros(K, len(problem.penalty), dtype=torch.float64, device=problem.blocks.device)
-    if start is not None:
-        W.copy_(start)
-    objective, gap, best, lowest = (torch.full((K,), torch.inf, dtype=torch.float64, device=W.device) for _ in range(4))
-    waited = torch.zeros(K, dtype=torch.long, device=W.device)
-    live = torch.arange(K, device=W.device)
-    steps = products = 0
-    with tqdm(total=max_iter, desc=f"L2SVM C={problem.C:g}", disable=not progress, leave=False) as bar:
-        while True:
-            objective[live], gradient, f = problem.evaluate(W[live], live)
-            if not objective[live].isfinite().all():
-                raise ValueError("the features are too large: the objective overflows; scale them down")
-            gap[live] = 0.5 * gradient.square().sum(1) / objective[live].clamp(min=1e-300)
-            better = (gap[live] < 0.5 * best[live]) | (objective[live] < (1 - 1e-5) * lowest[live])
-            waited[live] = torch.where(better, 0, waited[live] + 1)
-            best[live] = torch.minimum(best[live], gap[live])
-            lowest[live] = torch.minimum(lowest[live], objective[live])
-            if (waited[live] >= PATIENCE).any():
-                if problem.blocks.dtype == torch.float32:  # rounding hides the rest: go on in float64, block by block
-                    problem.blocks.dtype = torch.float64
-                    best[live], waited[live] = torch.inf, 0
-                    continue
-                if (waited[live] >= 4 * PATIENCE).any():
-                    break
-            bar.set_postfix(gap=f"{gap.max():.1e}", classes=len(live))
-            on = gap[live] > tol
-            if steps == max_iter or not on.any():
-                break
-            live, gradient, f = live[on], gradient[on], f[:, on]
-            target = (2 * tol * objective[live]).sqrt()
-            step, moved, count = newton_step(problem, gradient, problem.y[:, live], f, target)
-            t = line_search(problem, W[live], step, problem.y[:, live], f, moved)
-            W[live] += t[:, None] * step
-            steps, products = steps + 1, products + count
-            bar.update()
-    report = {"objective_": objective.cpu().numpy(), "gap_": gap.cpu().numpy()}
-    return W, report | {"n_iter_": max(steps, 1), "n_products_": products}
-
-
-def newton_step(problem: Problem, gradient: Tensor, y: Tensor, f: Tensor, target: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Solve Hessian times step = -gradient roughly, by preconditioned conjugate gradients, for all classes together.
-
-    -> step (K, F + 1), its effect on f (N, K), and the number of products. A class's residual need only be a tenth of
-    its gradient, or half of the gradient that it must reach (`target`): more is wasted on a model that will change.
-    """
-    active = y * f < 1  # (N, K)
-    scale = problem.diagonal(active)
-    step, residual = torch.zeros_like(gradient), -gradient
-    moved = torch.zeros_like(f)
-    direction = residual / scale
-    power = (residual * direction).sum(1)
-    enough = torch.maximum(0.1 * gradient.norm(dim=1), 0.5 * target)
-    on = torch.arange(len(gradient), device=f.device)
-    count = 0
-    while len(on) and count < CG_STEPS:
-        count += 1
-        bent, shift = problem.multiply(direction[on], active[:, on])
-        curvature = (direction[on] * bent).sum(1)
-        length = power[on] / curvature.clamp(min=1e-300)
-        step[on] += length[:, None] * direction[on]
-        moved[:, on] += length * shift
-        residual[on] -= length[:, None] * bent
-        next_direction = residual[on] / scale[on]
-        next_power = (residual[on] * next_direction).sum(1)
-        direction[on] = next_direction + (next_power / power[on].clamp(min=1e-300))[:, None] * direction[on]
-        power[on] = next_power
-        on = on[(residual[on].norm(dim=1) > enough[on]) & (curvature > 0)]
-    return step, moved, count
-
-
-def line_search(problem: Problem, W: Tensor, step: Tensor, y: Tensor, f: Tensor, moved: Tensor) -> Tensor:
-    """Return the t (K,) that minimises the objective along each class's step, without touching the features.
-
-    The slope along the step is piecewise linear and rising: Newton's method on it, kept inside a shrinking bracket.
-    """
-    linear = (problem.penalty * W * step).sum(1)
-    quadratic = (problem.penalty * step * step).sum(1)
-    t = torch.ones_like(linear)
-    low, high = torch.zeros_like(t), torch.full_like(t, torch.inf)
-    for _ in range(30):
-        lack = (1 - y * (f + t * moved)).clamp_(min=0)
-        slope = linear + t * quadratic - 2 * problem.C * (lack * y * moved).sum(0)
-        bend = quadratic + 2 * problem.C * ((lack > 0) * moved * moved).sum(0)
-        low, high = torch.where(slope < 0, t, low), torch.where(slope < 0, high, t)
-        middle = torch.where(high.isinf(), 2 * t, (low + high) / 2)
-        guess = t - slope / bend.clamp(min=1e-300)
-        following = torch.where((guess > low) & (guess < high), guess, middle)
-        done = (following - t).abs() <= 1e-6 * t
-        t = following
-        if done.all():
-            break
-    return t
-
-
 def share(array: np.ndarray) -> Tensor:
     """Return a tensor that shares the array's memory, read-only maps included (nothing here writes to it)."""
     if any(stride < 0 for stride in array.strides) or not array.dtype.isnative:
@@ -464,16 +250,6 @@ def draw_per_class(y, per_class: int, seed: int = 0) -> np.ndarray:
 def labelled(y: np.ndarray) -> np.ndarray:
     """Mark the rows whose label is not -1: (N,) bool."""
     return y != -1 if np.issubdtype(y.dtype, np.number) else np.ones(len(y), dtype=bool)
-
-
-def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Return mean, low and high of the t-interval for the mean over draws; low and high are NaN for a single draw."""
-    values = np.asarray(values, dtype=float)
-    mean = float(values.mean())
-    if len(values) < 2:
-        return mean, float("nan"), float("nan")
-    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-    return mean, mean - half, mean + half
 
 
 def probe_few_labels(

@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # the batch engine imports this module: no torch, no matplotl
 
 COLUMNS = [
     "run_id", "notebook", "batch", "row", "data", "seed", "commit", "device", "seconds", "peak_mb",
-    "metric", "value", "low", "high", "published", "note",
+    "metric", "value", "low", "high", "published", "note", "departs",
 ]  # fmt: skip
 PRESENTATION = {"figures", "paths", "results", "batch"}  # modules that change no number
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
@@ -169,6 +169,7 @@ def start(notebook: str, namespace: Mapping) -> Run:
     (run.folder / "metrics.json").unlink(missing_ok=True)
     batch, _, row = os.environ.get("STUDY_ROW", "").partition("/")
     record = {"run_id": run.id, "notebook": notebook, "batch": batch, "row": row, "parameters": parameters}
+    record["departs"] = os.environ.get("STUDY_DEPARTS", "") if batch else "run by hand"
     record["dependencies"] = dependencies(notebook, parameters, upstream)
     paths.write_atomically(run.folder / "params.json", json.dumps(record, indent=1).encode())
     return run
@@ -202,9 +203,12 @@ def beside_published(metrics: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def claim(batch: str, runs: Mapping[str, str]) -> None:
-    """Write down which run each row of a batch means now (row -> run id): another parameter value is another run."""
-    paths.write_atomically(paths.runs() / f"{batch}.rows.json", json.dumps(runs, indent=1).encode())
+def claim(batch: str, rows: Mapping[str, Mapping[str, str]]) -> None:
+    """Write down what each row of a batch means now: another parameter value is another run.
+
+    rows: name -> run_id, and `departs`, in which the row's setting differs from the published one's.
+    """
+    paths.write_atomically(paths.runs() / f"{batch}.rows.json", json.dumps(rows, indent=1).encode())
 
 
 def table(batch: str = "") -> pd.DataFrame:
@@ -231,9 +235,9 @@ def _made_here() -> Iterator[dict]:
     """Yield the records of the runs finished here: each batch's rows as last claimed, then runs by hand."""
     claimed = {path.name.removesuffix(".rows.json"): path for path in sorted(paths.runs().glob("*.rows.json"))}
     for batch, path in claimed.items():
-        for row, run in json.loads(path.read_text()).items():
-            if (metrics := paths.runs() / run / "metrics.json").exists():
-                yield read_metrics(metrics) | {"batch": batch, "row": row}
+        for row, meant in json.loads(path.read_text()).items():
+            if (metrics := paths.runs() / meant["run_id"] / "metrics.json").exists():
+                yield read_metrics(metrics) | {"batch": batch, "row": row} | meant
     for path in sorted(paths.runs().glob("*/metrics.json")):
         record = read_metrics(path)
         if record["batch"] not in claimed:
@@ -244,7 +248,10 @@ def read_metrics(path: Path) -> dict:
     """Read a metrics.json. Raises ValueError that names the file where it is no such thing."""
     try:
         record = json.loads(path.read_text())
-        _ = [record[k] for k in ("metrics", "finished", "run_id", "batch", "row", "parameters", "dependencies")]
+        _ = [
+            record[k]
+            for k in ("run_id", "batch", "row", "departs", "parameters", "dependencies", "finished", "metrics")
+        ]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no metrics file ({error!r}): delete the folder and run again") from error
     return record
@@ -260,18 +267,18 @@ def write_table() -> Path:
 
 def keep(run: str) -> Path:
     """Copy a finished batch run's record and figures to where git keeps them; return the folder."""
-    source = paths.runs() / run
-    if not (source / "metrics.json").is_file():
-        raise ValueError(f"no finished run at {source}")
-    record = read_metrics(source / "metrics.json")
+    record = next((record for record in _made_here() if record["run_id"] == run), None)
+    if not record:
+        raise ValueError(f"no finished run {run} in {paths.runs()}")
     if not record["batch"]:
         raise ValueError(f"{run} belongs to no batch: run it through a batch file to keep it")
     target = paths.KEPT / record["batch"] / record["row"]
     part = target.with_name(f"{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    for path in [*source.glob("*.png"), source / "metrics.json"]:
+    for path in (paths.runs() / run).glob("*.png"):
         shutil.copy(path, part)
+    paths.write_atomically(part / "metrics.json", json.dumps(record, indent=1).encode())
     shutil.rmtree(target, ignore_errors=True)
     return part.rename(target)
 

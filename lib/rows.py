@@ -29,6 +29,7 @@ class Row:
     after: tuple[str, ...]  # run ids of the rows that `after` names
     needs: tuple[str, ...]  # names of all rows that must be finished first
     run_id: str
+    departs: str = ""  # how the row's setting differs from the published one's
     threads: int = 1
     resources: dict[str, int] = field(default_factory=dict)
 
@@ -152,9 +153,11 @@ def _draft(name: object, row: object, rows: dict, defaults: dict) -> dict:
     if not isinstance(row, dict) or row.get("notebook") not in results.notebooks():
         notebook = row.get("notebook") if isinstance(row, dict) else row
         raise ValueError(f"unknown notebook {notebook!r}: choose one of {', '.join(results.notebooks())}")
-    _only(row, "notebook", "parameters", "after", "threads", *RESOURCES)
+    _only(row, "notebook", "parameters", "after", "departs", "threads", *RESOURCES)
     if not isinstance(row.get("parameters", {}), dict):
         raise ValueError("parameters: {name: value}")
+    if not isinstance(row.get("departs", ""), str):
+        raise ValueError("departs: how the row's setting differs from the published one's, in words")
     for key, meaning in {"threads": "cores, at least 1", **RESOURCES}.items():
         value = row.get(key, 1)
         if type(value) is not int or value < (key == "threads") or (key == "gpu" and value > 1):
@@ -198,6 +201,7 @@ def _resolve(name: str, draft: dict, rows: dict[str, Row]) -> Row:
         after=after,
         needs=tuple(sorted(draft["needs"])),
         run_id=results.run_id(draft["notebook"], given, after),
+        departs=draft.get("departs", ""),
         threads=draft.get("threads", 1),
         resources={key: draft[key] for key in RESOURCES if key in draft},
     )

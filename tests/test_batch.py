@@ -91,14 +91,12 @@ class Study:
         process.out, process.err = process.communicate(timeout=300)
         return process
 
-    def record(self, row, name="quick"):
-        run = json.loads((self.runs / f"{name}.rows.json").read_text())[row]
-        path = self.runs / run / "metrics.json"
-        return json.loads(path.read_text()) if path.exists() else None
+    def folder_of(self, row):
+        return self.runs / json.loads((self.runs / "quick.rows.json").read_text())[row]["run_id"]
 
-    def executed(self, row):
-        run = json.loads((self.runs / "quick.rows.json").read_text())[row]
-        return self.runs / run / "notebook.ipynb"
+    def record(self, row):
+        path = self.folder_of(row) / "metrics.json"
+        return json.loads(path.read_text()) if path.exists() else None
 
 
 @pytest.fixture
@@ -134,9 +132,10 @@ GOOD_ROW = "rows:\n  a: {notebook: 01_good"
         (GOOD_ROW + ", after: [b]}", "row a: after: there is no row 'b'"),
         (GOOD_ROW + ", after: b}", "row a: after: [row, ...] or all"),
         (GOOD_ROW + ", after: [b]}\n  b: {notebook: 01_good, after: all}", "rows wait for each other: "),
-        (GOOD_ROW + ", thread: 2}", "row a: unknown key 'thread': known are notebook, parameters, after, threads, gpu"),
+        (GOOD_ROW + ", thread: 2}", "row a: unknown key 'thread': known are notebook, parameters, after, departs"),
         (GOOD_ROW + ", threads: 0}", "row a: threads = 0: give a number of cores, at least 1"),
         (GOOD_ROW + ", gpu: 2}", "row a: gpu = 2: give a number of cards, 0 or 1"),
+        (GOOD_ROW + ", departs: 3}", "row a: departs: how the row's setting differs"),
         (GOOD_ROW + ", mem_mb: 2G}", "row a: mem_mb = '2G': give a number of MiB"),
         (GOOD_ROW + "}\n  a: {notebook: 02_bad}", "line 2: a is given twice"),
         (GOOD_ROW + "}\n  b: {notebook: 01_good, parameters: {steps: 3}}", "row b: is the same run as row a"),
@@ -204,65 +203,55 @@ SCENARIO = {
 } | {how: {"notebook": "02_bad", "parameters": {"how": how}} for how in ("raise", "kill", "exit", "late")}
 
 
-@pytest.fixture(scope="module")
-def partly(tmp_path_factory):
-    """A batch of which some rows fail, run once."""
-    study = Study(tmp_path_factory.mktemp("partly"))
-    study.process = study.call("run", study.write(SCENARIO))
-    return study
+def test_a_partly_failed_batch(here, capsys):
+    process = here.call("run", here.write(SCENARIO))
+    out, err = process.out, process.err
 
+    # what came of it is told at the end, and calmly
+    assert process.returncode != 0
+    for row in ("good", "hostile", "of-good"):
+        assert re.search(rf"^  finished  {row} ", out, re.MULTILINE), out
+    for row, reason in {
+        "raise": "RuntimeError: out of luck",
+        "kill": "kernel died (killed, or out of memory)",
+        "exit": "ended without metrics.json",
+        "late": "RuntimeError: after the end",
+    }.items():
+        assert re.search(rf"^  FAILED    {row} .*{re.escape(reason)}.*notebook.ipynb$", out, re.MULTILINE), out
+        assert re.search(rf"^error: quick, row {row}: {re.escape(reason)}.*notebook.ipynb$", err, re.MULTILINE), err
+    assert re.search(r"^  not run   of-raise +after raise$", out, re.MULTILINE), out
+    assert re.search(r"^  not run   last ", out, re.MULTILINE), out
+    assert "Traceback" not in out + err
+    assert len(err.splitlines()) <= 5, err  # one is the notebook client's own
 
-@pytest.mark.xdist_group("partly")
-class TestPartlyFailed:
-    def test_is_told_at_the_end(self, partly):
-        out, err = partly.process.out, partly.process.err
-        assert partly.process.returncode != 0
-        for row in ("good", "hostile", "of-good"):
-            assert re.search(rf"^  finished  {row} ", out, re.MULTILINE)
-        for row, reason in {
-            "raise": "RuntimeError: out of luck",
-            "kill": "kernel died (killed, or out of memory)",
-            "exit": "ended without metrics.json",
-            "late": "RuntimeError: after the end",
-        }.items():
-            assert re.search(rf"^  FAILED    {row} .*{re.escape(reason)}.*notebook.ipynb$", out, re.MULTILINE)
-            assert re.search(rf"^error: quick, row {row}: {re.escape(reason)}.*notebook.ipynb$", err, re.MULTILINE)
-        assert re.search(r"^  not run   of-raise +after raise$", out, re.MULTILINE)
-        assert re.search(r"^  not run   last ", out, re.MULTILINE)
-        assert "Traceback" not in out + err
-        assert len(err.splitlines()) <= 8, "a calm log"
+    # the failed notebook is the record
+    failed = here.folder_of("raise") / "notebook.ipynb"
+    assert {"Traceback", "out of luck"} <= set(re.findall("Traceback|out of luck", failed.read_text()))
+    assert not here.folder_of("of-raise").exists()
 
-    def test_keeps_the_traceback(self, partly):
-        text = partly.executed("raise").read_text()
-        assert "out of luck" in text
-        assert "Traceback" in text
-        assert not partly.executed("of-raise").parent.exists()
+    # nothing unfinished is taken for finished
+    assert {row for row in SCENARIO if here.record(row)} == {"good", "hostile", "of-good"}
+    assert len((here.folder / "results" / "table.csv").read_text().splitlines()) == 1 + 3 * 2
+    assert here.record("of-good")["parameters"]["net"] == f"run:{here.record('good')['run_id']}"
 
-    def test_takes_nothing_unfinished_for_finished(self, partly):
-        finished = {row for row in SCENARIO if partly.record(row)}
-        assert finished == {"good", "hostile", "of-good"}
+    # threads are the row's, text is data
+    threads = {row: here.record(row)["metrics"][1]["value"] for row in ("good", "hostile")}
+    assert threads == {"good": min(2, os.cpu_count()), "hostile": 1}
+    assert here.record("hostile")["parameters"]["text"] == HOSTILE
+    assert not [*here.folder.rglob("stolen"), *paths.ROOT.glob("stolen")]
 
-    def test_threads_are_the_rows(self, partly):
-        threads = {row: partly.record(row)["metrics"][1]["value"] for row in ("good", "hostile")}
-        assert threads == {"good": min(2, os.cpu_count()), "hostile": 1}
-
-    def test_text_is_data(self, partly):
-        assert partly.record("hostile")["parameters"]["text"] == HOSTILE
-        assert not [*partly.folder.rglob("stolen"), *paths.ROOT.glob("stolen"), *paths.NOTEBOOKS.glob("stolen")]
-
-    def test_rebuilds_the_table(self, partly):
-        lines = (partly.folder / "results" / "table.csv").read_text().splitlines()
-        assert len(lines) == 1 + 3 * 2
-        assert "good" in partly.process.out.split("published")[1]
-
-    def test_plan_says_why(self, partly):
-        path = partly.write({**SCENARIO, "good": {"notebook": "01_good", "parameters": {"steps": 5}}}, "quick")
-        out = partly.call("plan", path).out
-        assert "8 of 9 rows to run" in out
-        assert re.search(r"^  good +steps: 4 -> 5$", out, re.MULTILINE)
-        assert re.search(r'^  of-good +net: "run:01_good-\w+" -> "run:01_good-\w+"$', out, re.MULTILINE)
-        assert re.search(r"^  raise +not finished last time: RuntimeError: out of luck$", out, re.MULTILINE)
-        assert re.search(r"^  of-raise +new row$", out, re.MULTILINE)
+    # what would run now, and why
+    changed = SCENARIO | {"good": {"notebook": "01_good", "parameters": {"steps": 5}}}
+    batch.plan(rows.load(here.write(changed)))
+    told = capsys.readouterr().out
+    assert "8 of 9 rows to run" in told
+    for row, reason in {
+        "good": "steps: 4 -> 5",
+        "of-good": r'net: "run:01_good-\w+" -> "run:01_good-\w+"',
+        "raise": "not finished last time: RuntimeError: out of luck",
+        "of-raise": "new row",
+    }.items():
+        assert re.search(rf"^  {row} +{reason}$", told, re.MULTILINE), told
 
 
 def test_finished_runs_are_skipped_and_changed_ones_run(study):
@@ -290,20 +279,19 @@ def test_finished_runs_are_skipped_and_changed_ones_run(study):
     assert {p: p.stat().st_mtime_ns for p in made} == made, "the older runs stay"
     assert study.record("of-a")["parameters"]["net"] == f"run:{study.record('a')['run_id']}"
 
-    run = study.runs / study.record("a")["run_id"]
-    (run / "metrics.json").unlink()
-    fourth = study.call("run", path.with_name("quick.yaml"))
+    (study.folder_of("a") / "metrics.json").unlink()
+    fourth = study.call("run", path)
     assert re.findall(r"(\S+) started", fourth.out) == ["a"], "what came of it is the same run, and stays"
 
 
-def test_a_damaged_metrics_file_is_not_taken_for_finished(study):
-    path = study.write({"a": {"notebook": "01_good"}})
-    assert study.call("run", path).returncode == 0
-    metrics = study.runs / study.record("a")["run_id"] / "metrics.json"
-    metrics.write_bytes(metrics.read_bytes()[:40])
-    process = study.call("run", path)
-    assert process.returncode != 0
-    assert re.fullmatch(r"error: quick.yaml, row a: .*metrics.json is no metrics file .*: delete .*\n", process.err)
+def test_a_damaged_metrics_file_is_not_taken_for_finished(here):
+    path = here.write({"a": {"notebook": "01_good"}})
+    row = rows.load(path).rows["a"]
+    row.folder.mkdir(parents=True)
+    for content in ('{"run_id": ', json.dumps({})):
+        row.metrics.write_text(content)
+        with pytest.raises(ValueError, match=r"quick.yaml, row a: .*metrics.json is no metrics file .*: delete"):
+            rows.load(path)
 
 
 def test_nothing_runs_where_a_row_is_wrong(study):

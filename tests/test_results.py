@@ -21,7 +21,7 @@ def write_notebook(folder, name, *cells, parameters=PARAMETERS):
 @pytest.fixture(autouse=True)
 def study(tmp_path, monkeypatch):
     """An empty study with one notebook."""
-    for name in ("STUDY_AFTER", "STUDY_ROW", "STUDY_RUNS"):
+    for name in ("STUDY_AFTER", "STUDY_DEPARTS", "STUDY_ROW", "STUDY_RUNS"):
         monkeypatch.delenv(name, raising=False)
     for name, path in {"NOTEBOOKS": "notebooks", "RESULTS": "", "KEPT": "kept", "TABLE": "table.csv"}.items():
         monkeypatch.setattr(paths, name, tmp_path / path)
@@ -38,6 +38,10 @@ def run(monkeypatch, row="", *, value=1.0, **changed):
     made.record("loss", value, published="")
     results.finish(made)
     return made
+
+
+def claim(batch, departs="", **runs):
+    results.claim(batch, {row: {"run_id": run, "departs": departs} for row, run in runs.items()})
 
 
 def test_parameters_of():
@@ -124,12 +128,23 @@ def test_runs_by_hand_stay_out_of_the_table_that_git_keeps(monkeypatch):
 
 def test_a_row_stands_for_the_run_that_its_batch_means_now(monkeypatch):
     first, second = run(monkeypatch, "quick/a", value=1.0), run(monkeypatch, "quick/a", value=2.0, steps=4)
-    results.claim("quick", {"a": second.id, "unfinished": "01_one-0000000000"})
+    claim("quick", a=second.id, unfinished="01_one-0000000000")
     assert results.table("quick")["value"].tolist() == [2.0]
-    results.claim("quick", {"a": first.id})
+    claim("quick", a=first.id)
     assert results.table("quick")["value"].tolist() == [1.0], "changed back: the older run counts again"
-    results.claim("paper", {"b": first.id})
+    claim("paper", b=first.id)
     assert results.table()[["batch", "row"]].to_numpy().tolist() == [["paper", "b"], ["quick", "a"]], "shared"
+
+
+def test_a_row_says_how_it_departs_from_the_published_setting(monkeypatch):
+    run(monkeypatch)
+    assert results.table()["departs"].tolist() == ["run by hand"]
+    monkeypatch.setenv("STUDY_DEPARTS", "small")
+    made = run(monkeypatch, "quick/a", steps=4)
+    assert results.table("quick")["departs"].tolist() == ["small"]
+    claim("quick", "smaller", a=made.id)
+    assert results.table("quick")["departs"].tolist() == ["smaller"], "as the batch says now"
+    assert results.read_metrics(results.keep(made.id) / "metrics.json")["departs"] == "smaller"
 
 
 def test_kept_runs_count_until_a_newer_one_is_made_here(monkeypatch, study):
@@ -153,7 +168,7 @@ def test_kept_runs_count_until_a_newer_one_is_made_here(monkeypatch, study):
 
 
 def test_only_finished_runs_of_a_batch_are_kept(monkeypatch):
-    with pytest.raises(ValueError, match="no finished run at"):
+    with pytest.raises(ValueError, match="no finished run 01_one-0000000000 in"):
         results.keep("01_one-0000000000")
     made = run(monkeypatch)
     with pytest.raises(ValueError, match="belongs to no batch"):

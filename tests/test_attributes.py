@@ -1,0 +1,53 @@
+"""The judge of samples: it learns what it is shown, and refuses concepts without exemplars."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lib import attributes
+
+
+@pytest.fixture(scope="module")
+def taught():
+    """Bright or dark images, with a white left or right edge: two attributes that can be told from pixels."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, (600, 2))
+    x = rng.integers(0, 60, (600, 1, 16, 16)) + 120 * truth[:, 0, None, None, None]
+    x[truth[:, 1] == 1, :, :, :3] = 255
+    x[truth[:, 1] == 0, :, :, -3:] = 255
+    x = torch.from_numpy(x).to(torch.uint8)
+    return attributes.fit(x[:500], truth[:500], ["bright", "left"], epochs=4, seed=0, ndf=8), x, truth
+
+
+def test_it_learns(taught):
+    net, x, truth = taught
+    told = attributes.tell(net, x[500:])
+    assert told.shape == (100, 2) and told.min() >= 0 and told.max() <= 1
+    assert ((told > 0.5).numpy() == truth[500:]).mean() > 0.95
+
+
+def test_bytes_and_floats_are_told_alike(taught):
+    net, x, _ = taught
+    torch.testing.assert_close(attributes.tell(net, x[:5]), attributes.tell(net, x[:5] / 127.5 - 1))
+
+
+def test_the_same_seed_gives_the_same_net(taught):
+    _, x, truth = taught
+    one, other = (attributes.fit(x[:200], truth[:200], ["bright", "left"], 1, seed=3, ndf=8) for _ in range(2))
+    assert all(torch.equal(v, other.state_dict()[k]) for k, v in one.state_dict().items())
+
+
+def test_having_asks_for_all_attributes(taught):
+    net, x, truth = taught
+    hits = attributes.having(net, x[500:], {"left": True, "bright": False})
+    expected = (truth[500:, 1] == 1) & (truth[500:, 0] == 0)
+    assert (hits.numpy() == expected).mean() > 0.95
+
+
+def test_exemplars_written_out():
+    belief = pd.DataFrame({"smiling": [0.9, 0.9, 0.1, 0.7], "male": [0.1, 0.9, 0.1, 0.1]})
+    assert attributes.exemplars(belief, {"smiling": True, "male": False}, 1).tolist() == [0]
+    assert attributes.exemplars(belief, {"male": False}, 3).tolist() == [0, 2, 3]
+    with pytest.raises(ValueError, match="smiling, not male: 1 exemplars found among 4 samples, 3 needed; draw more"):
+        attributes.exemplars(belief, {"smiling": True, "male": False}, 3)

@@ -1,0 +1,67 @@
+"""Verdicts by rule, on a table and claims written out."""
+
+import pandas as pd
+import pytest
+
+from lib import results, verdicts
+
+CLAIMS = pd.DataFrame(
+    [
+        ("a.figure", "paper", "an accuracy", 80.0, 0.5, "at least"),
+        ("an.error", "paper", "an error", 20.0, None, "at most"),
+        ("a.bound", "paper", "a walk", None, None, "at most 4"),
+        ("a.picture", "paper", "a figure", None, None, None),
+        ("unrun", "report", "an accuracy", 50.0, None, "at least"),
+    ],
+    columns=["id", "source", "claim", "value", "plus_minus", "criterion"],
+)
+
+
+def table(**columns):
+    line = dict.fromkeys(results.COLUMNS) | {"batch": "b", "row": "r", "data": "d", "departs": ""} | columns
+    return pd.DataFrame([line])
+
+
+def verdict(**columns):
+    judged = verdicts.compare(table(**columns), CLAIMS).set_index("id").loc[columns["published"]]
+    return judged["holds"], judged["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("published", "low", "high", "holds"),
+    [
+        ("a.figure", 79.0, 79.6, True),  # reaches 80 within its +-0.5
+        ("a.figure", 78.0, 79.4, False),
+        ("a.figure", 85.0, 86.0, True),
+        ("an.error", 19.0, 21.0, True),
+        ("an.error", 20.1, 22.0, False),
+        ("a.bound", 2.0, 3.9, True),
+        ("a.bound", 3.0, 4.1, False),  # a bound of ours: the whole interval has to lie below
+    ],
+)
+def test_criteria(published, low, high, holds):
+    ours = dict(published=published, value=(low + high) / 2, low=low, high=high)
+    assert verdict(**ours) == (holds, "reproduced" if holds else "not reproduced")
+    assert verdict(**ours, departs="drawn faces") == (holds, "not comparable")
+
+
+def test_a_number_without_interval_stands_for_itself():
+    assert verdict(published="a.figure", value=81.0) == (True, "reproduced")
+    assert verdict(published="a.figure", value=70.0) == (False, "not reproduced")
+
+
+def test_pictures_and_what_was_not_run():
+    assert verdict(published="a.picture", value=0.5) == (None, "not scored")
+    judged = verdicts.compare(table(published="a.picture", value=0.5), CLAIMS).set_index("id")
+    assert judged.loc["unrun", "verdict"] == "not run"
+    assert set(judged["verdict"]) <= set(verdicts.VERDICTS)
+
+
+def test_the_published_figures():
+    claims = verdicts.published().set_index("id")
+    assert claims.index.is_unique
+    assert claims.loc["paper.cifar10.dcgan.all", "value"] == 82.8
+    assert tuple(claims.loc["paper.cifar10.dcgan.400", ["value", "plus_minus"]]) == (73.8, 0.4)
+    assert claims.loc["report000.5x5.sgd.imagenet64.all", "value"] == 68.04
+    assert claims["criterion"].dropna().str.match(r"at (least|most)( -?[0-9.]+)?$").all()
+    assert claims.loc[claims["mark"] == "?", "value"].isna().all(), "what is not verified is not printed"
