@@ -1,9 +1,10 @@
 # The words of this study: `make help` lists them. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup study batch plan test lab bench table lint keep
+.PHONY: help setup study batch plan test lab bench table lint keep ship readme
 
 BATCH ?= batches/quick.yaml
 ARGS ?=
+unexport PYTHONDONTWRITEBYTECODE # torch takes half a minute to compile at each import without it
 
 # A Python that the pinned packages run on, whatever plain python3 is here.
 FITS = import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
@@ -33,7 +34,7 @@ plan: setup ## show which rows of BATCH would run, and why
 	@$(BIN)/python -m lib.batch plan $(BATCH)
 
 test: setup ## run all tests: units, every notebook under nbval, batches from end to end
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal $(ARGS)
 
 lab: setup ## open JupyterLab on the notebooks
 	@$(BIN)/jupyter lab --ip 127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) notebooks
@@ -46,6 +47,12 @@ table: setup ## rebuild results/table.csv from the runs
 
 keep: setup ## keep a run's record and figures in git: make keep RUN=01_train_gan-0123456789
 	@$(BIN)/python -m lib.batch keep $(RUN)
+
+ship: setup ## make a run's net one of those that come with the study: make ship RUN=01_train_gan-0123456789 NAME=digits
+	@$(BIN)/python -c "from lib import nets; print(nets.ship('$(RUN)', '$(NAME)'))"
+
+readme: setup ## put the table of results into README.md
+	@$(BIN)/python -c "from lib import verdicts; verdicts.write_readme()"
 
 lint: setup ## check style, notebooks too
 	@$(BIN)/ruff check .

@@ -41,8 +41,11 @@ def run(batch: Batch, *options: str) -> int:
     waiting = batch.waiting()
     print(f"{batch.name}: {len(waiting)} of {len(batch.rows)} rows to run", flush=True)
     code = _snakemake(batch, options) if waiting else 0
-    results.write_table()
-    return summarise(batch) or code
+    try:
+        results.write_table()
+    finally:
+        unfinished = summarise(batch)
+    return unfinished or code
 
 
 def _snakemake(batch: Batch, options: tuple[str, ...]) -> int:

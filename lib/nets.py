@@ -18,6 +18,8 @@ from lib import models, paths
 from lib.models import Description, Discriminator, Generator
 from lib.paths import write_atomically
 
+LARGEST = 2 * 2**20  # bytes of a net that git keeps
+
 
 def save_net(
     path: Path,
@@ -96,3 +98,17 @@ def find_net(net: str) -> Path:
             f"unknown net {net!r}: give one of {', '.join(shipped)}, run:ID or a path to a .safetensors file"
         )
     return paths.NETS / f"{net}.safetensors"
+
+
+def ship(run: str, name: str) -> Path:
+    """Copy a finished run's net, in half precision, to the small nets that git keeps; return the file.
+
+    Raises ValueError where it would be larger than LARGEST.
+    """
+    G, D, record = load_net(find_net(f"run:{run}"))
+    path = paths.NETS / f"{name}.safetensors"
+    save_net(path, G, D, record | {"run": run}, dtype=torch.float16)
+    if path.stat().st_size > LARGEST:
+        path.unlink()
+        raise ValueError(f"{run}: its net takes more than {LARGEST >> 20} MiB: ship a narrower one")
+    return path

@@ -60,3 +60,37 @@ def _judge(row: pd.Series) -> tuple[bool | None, str, str]:
     if departs:
         return met, NOT_COMPARABLE, departs
     return met, REPRODUCED if met else NOT_REPRODUCED, row["criterion"]
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """Return the README's table: one line per published figure or claim and run, the real data's first."""
+    judged = compare(table)
+    judged = judged[judged["ours"].notna()].sort_values(["batch", "id"], ascending=[False, True], kind="stable")
+    lines = pd.DataFrame(
+        {
+            "claim": judged["claim"],
+            "source": judged["source"].str.replace(r" \(.*", "", regex=True),
+            "published": [_figure(value) for value in judged["published"]],
+            "ours": [_figure(*row) for row in judged[["ours", "low", "high"]].itertuples(index=False)],
+            "meets": judged["holds"].map({True: "yes", False: "no"}).fillna("—"),
+            "verdict": judged["verdict"] + [f": {why}" if v == NOT_COMPARABLE else "" for v, why in
+                                            zip(judged["verdict"], judged["why"], strict=True)],
+            "run": judged["batch"] + "/" + judged["row"],
+        }
+    )  # fmt: skip
+    return lines.to_markdown(index=False, disable_numparse=True)
+
+
+def write_readme(start: str = "<!-- results -->", end: str = "<!-- /results -->") -> None:
+    """Put the table of results/table.csv between README.md's marks."""
+    readme = paths.ROOT / "README.md"
+    before, _, rest = readme.read_text().partition(start)
+    after = rest.partition(end)[2]
+    readme.write_text(f"{before}{start}\n{to_markdown(pd.read_csv(paths.TABLE))}\n{end}{after}")
+
+
+def _figure(value: float, low: float = float("nan"), high: float = float("nan")) -> str:
+    """Write a number, and its interval where it has one."""
+    if pd.isna(value):
+        return ""
+    return f"{value:.4g}" + ("" if pd.isna(low) else f" ({low:.4g} to {high:.4g})")

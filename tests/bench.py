@@ -24,7 +24,7 @@ NETS = {  # the tutorial's own net and size, and the study's two other kinds at 
 
 
 def plain(description: models.Description, x: torch.Tensor, batch_size: int) -> Callable[[], None]:
-    """Return one minibatch of the loop that PyTorch's DCGAN tutorial runs, stated anew: float32, a loader, two losses."""
+    """Return one minibatch of the loop of PyTorch's DCGAN tutorial, stated anew: float32, a loader, two losses."""
     G, D = models.from_description(description)
     optG, optD = (torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999)) for net in (G, D))
     loader = DataLoader(TensorDataset(data.to_float(x)), batch_size, shuffle=True, num_workers=0)

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from lib import results, verdicts
+from lib import paths, results, verdicts
 
 CLAIMS = pd.DataFrame(
     [
@@ -65,3 +65,11 @@ def test_the_published_figures():
     assert claims.loc["report000.5x5.sgd.imagenet64.all", "value"] == 68.04
     assert claims["criterion"].dropna().str.match(r"at (least|most)( -?[0-9.]+)?$").all()
     assert claims.loc[claims["mark"] == "?", "value"].isna().all(), "what is not verified is not printed"
+
+
+def test_the_readme_shows_the_table():
+    """`make readme` writes it; a README that says something else than results/table.csv is a lie."""
+    shown = (
+        (paths.ROOT / "README.md").read_text().partition("<!-- results -->\n")[2].partition("\n<!-- /results -->")[0]
+    )
+    assert shown == verdicts.to_markdown(pd.read_csv(paths.ROOT / "results" / "table.csv"))
