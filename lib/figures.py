@@ -123,7 +123,7 @@ def show_curves(log: pd.DataFrame) -> Figure:
 
 def play(images: Tensor, seconds: float = 0.12) -> HTML:
     """Return a player for a walk's images (T, C, H, W) that works without a kernel, on an exported page too."""
-    figure, ax = plt.subplots(figsize=(2.6, 2.6))
+    figure, ax = plt.subplots(figsize=(2.6, 2.6), dpi=60)
     ax.set_axis_off()
     frames = [to_picture(image[None], 1) for image in images]
     shown = ax.imshow(frames[0], interpolation="nearest")
