@@ -1,8 +1,9 @@
 """Helpers of the DCGAN replication study, in reading order.
 
-`paths` -> `toys` -> `data` -> `models` -> `figures` -> `results` -> `train` -> `nets` -> `latent` -> `attribution`
--> `pooling` -> `features` -> `probe`; `rows` reads batch files and `batch` runs them. Images are float32 NCHW in
-[-1, 1] everywhere but in `data` (uint8 at rest) and `figures`.
+`paths` -> `toys` -> `sources` -> `data` -> `models` -> `nets` -> `results` -> `train` -> `figures` -> `intervals` ->
+`latent` -> `attributes` -> `attribution` -> `pooling` -> `features` -> `newton` -> `probe` -> `verdicts`; `rows` reads
+batch files and `batch` runs them. Images are float32 NCHW in [-1, 1] everywhere but in `data` (uint8 at rest) and
+`figures`.
 """
 
 import sys
