@@ -26,6 +26,7 @@ class AttributeNet(nn.Module):
         self.body = Discriminator(description)
         self.body.head = nn.Linear(self.body.head.in_features, len(self.names))
         models.initialise(self, torch.Generator().manual_seed(seed))
+        nn.init.zeros_(self.body.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body.head(F.dropout(self.body.activations(x)[-1].flatten(1), 0.5, self.training))  # (N, A)

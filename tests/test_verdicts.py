@@ -51,7 +51,8 @@ def test_a_number_without_interval_stands_for_itself():
 
 
 def test_pictures_and_what_was_not_run():
-    assert verdict(published="a.picture", value=0.5) == (None, "not scored")
+    holds, given = verdict(published="a.picture", value=0.5)
+    assert pd.isna(holds) and given == "not scored"
     judged = verdicts.compare(table(published="a.picture", value=0.5), CLAIMS).set_index("id")
     assert judged.loc["unrun", "verdict"] == "not run"
     assert set(judged["verdict"]) <= set(verdicts.VERDICTS)
