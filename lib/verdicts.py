@@ -22,7 +22,7 @@ def published() -> pd.DataFrame:
 def compare(table: pd.DataFrame, claims: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return one row per published figure and run that stands beside it, with holds and verdict.
 
-    table: as `results.table` returns it. Columns id, source, claim, published, ours, low, high, data, holds, verdict,
+    table: as `results.table` returns it. Columns id, source, claim, metric, published, ours, low, high, data, holds, verdict,
     why, row.
     """
     claims = published() if claims is None else claims
@@ -31,7 +31,7 @@ def compare(table: pd.DataFrame, claims: pd.DataFrame | None = None) -> pd.DataF
     )
     joined = claims.rename(columns={"value": "published"}).merge(ours, on="id", how="left")
     judged = joined.apply(_judge, axis=1, result_type="expand").set_axis(["holds", "verdict", "why"], axis=1)
-    columns = ["id", "source", "claim", "published", "ours", "low", "high", "run_data"]
+    columns = ["id", "source", "claim", "metric", "published", "ours", "low", "high", "run_data"]
     return pd.concat([joined[columns], judged, joined[["batch", "row"]]], axis=1)
 
 
@@ -62,20 +62,20 @@ def _judge(row: pd.Series) -> tuple[bool | None, str, str]:
     return met, REPRODUCED if met else NOT_REPRODUCED, row["criterion"]
 
 
-def to_markdown(table: pd.DataFrame) -> str:
-    """Return the README's table: one line per published figure or claim and run, the real data's first."""
-    judged = compare(table)
-    judged = judged[judged["ours"].notna()].sort_values(["batch", "id"], ascending=[False, True], kind="stable")
+def to_markdown(table: pd.DataFrame, batch: str = "real") -> str:
+    """Return the README's table: one line per published figure or claim, and run of a batch beside it."""
+    judged = compare(table[table["batch"] == batch])
+    judged = judged[judged["ours"].notna()].sort_values("id", kind="stable")
     lines = pd.DataFrame(
         {
-            "claim": judged["claim"],
-            "source": judged["source"].str.replace(r" \(.*", "", regex=True),
+            "claim": judged["claim"] + " (" + judged["source"].str.replace(r" \(.*", "", regex=True) + ")",
+            "measure": judged["metric"],
             "published": [_figure(value) for value in judged["published"]],
             "ours": [_figure(*row) for row in judged[["ours", "low", "high"]].itertuples(index=False)],
             "meets": judged["holds"].map({True: "yes", False: "no"}).fillna("—"),
             "verdict": judged["verdict"] + [f": {why}" if v == NOT_COMPARABLE else "" for v, why in
                                             zip(judged["verdict"], judged["why"], strict=True)],
-            "run": judged["batch"] + "/" + judged["row"],
+            "run": judged["row"],
         }
     )  # fmt: skip
     return lines.to_markdown(index=False, disable_numparse=True)

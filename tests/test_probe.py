@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from lib import probe
+from lib import newton, probe
 from lib.probe import L2SVM, PAPER_CS, choose_C, degenerate, draw_per_class, probe_few_labels
 
 
@@ -261,7 +261,7 @@ def test_held_out_rows_are_not_fitted_whether_rows_are_copied_or_gathered(monkey
         table.accuracy, [np.mean(L2SVM(C=C).fit(X, y).predict(X[400:]) == y[400:]) for C in (1e-3, 1e-2)]
     )
     _, copied = choose_C(X, y, (1e-3, 1e-2), seed=3)
-    monkeypatch.setattr(probe, "COPY_BYTES", 0)
+    monkeypatch.setattr(newton, "COPY_BYTES", 0)
     _, gathered = choose_C(X, y, (1e-3, 1e-2), seed=3)
     np.testing.assert_allclose(copied.accuracy, gathered.accuracy, atol=0.01)
     y_wrong = y.copy()
