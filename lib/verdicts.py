@@ -22,8 +22,8 @@ def published() -> pd.DataFrame:
 def compare(table: pd.DataFrame, claims: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return one row per published figure and run that stands beside it, with holds and verdict.
 
-    table: as `results.table` returns it. Columns id, source, claim, metric, published, ours, low, high, data, holds, verdict,
-    why, row.
+    table: as `results.table` returns it. Columns id, source, claim, metric, published, ours, low, high, run_data,
+    holds, verdict, why, batch, row.
     """
     claims = published() if claims is None else claims
     ours = table[table["published"].fillna("") != ""].rename(
