@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,7 +117,23 @@ def dependencies(notebook: str, parameters: Mapping, upstream: tuple[str, ...] =
     """Return what a run's numbers follow from: parameters, the notebook's code, and each module that computes."""
     code = {f"lib/{name}.py": digest_of_module(name) for name in _modules_of(_code_of(notebook)) - PRESENTATION}
     given = {name: json.dumps(value) for name, value in parameters.items()}
-    return given | {"notebook": _digest(_code_of(notebook))} | code | {"after": " ".join(sorted(upstream))}
+    files = {f"files of {name}": found for name, value in parameters.items() if (found := _files_of(value))}
+    return given | files | {"notebook": _digest(_code_of(notebook))} | code | {"after": " ".join(sorted(upstream))}
+
+
+@cache
+def _files_of(value: object) -> str:
+    """Return a hash of the names and sizes behind a `tar:` or `folder:` parameter: other images, another run.
+
+    Times of change do not count: a copy on another machine is the same source. Empty for any other value.
+    """
+    kind, _, path = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if kind not in ("tar", "folder"):
+        return ""
+    source = paths.find_source(path)
+    files = chain.from_iterable([place, *place.rglob("*")] for place in source.parent.glob(source.name))
+    listed = sorted(f"{file.name} {file.stat().st_size}" for file in files if file.is_file())
+    return hashlib.sha256("\n".join(listed).encode()).hexdigest()[:16]
 
 
 def _code_of(notebook: str) -> str:
@@ -154,7 +171,8 @@ def _digest(source: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+    dump = ast.dump(tree).replace(", type_params=[]", "")  # which Python 3.12 adds: same code, same hash
+    return hashlib.sha256(dump.encode()).hexdigest()[:16]
 
 
 def start(notebook: str, namespace: Mapping) -> Run:

@@ -50,6 +50,29 @@ def test_parameters_of():
     assert found["steps"] == {"type": int, "default": 3, "help": "minibatches"}
 
 
+@pytest.mark.parametrize("kind", ["tar", "folder"])
+def test_other_images_are_another_run(study, kind):
+    place = study / "photos.tar" if kind == "tar" else study / "photos" / "cats"
+    place.parent.mkdir(exist_ok=True)
+    file = place if kind == "tar" else place / "1.png"
+    file.parent.mkdir(exist_ok=True)
+    names = []
+    for size in (1, 2, 1):
+        file.write_bytes(bytes(size))
+        results._files_of.cache_clear()
+        name = f"{kind}:{study}/photos{'.tar' if kind == 'tar' else ''}"
+        names.append(results.run_id("01_one", {"name": name}))
+    assert names[0] == names[2] != names[1], "sizes count, times do not"
+    assert "files of name" not in results.dependencies("01_one", {"name": "digits"})
+
+
+def test_same_code_same_hash_on_every_python():
+    code = "def f(x):\n    'docstring'\n    return x  # comment\n"
+    assert (
+        results._digest(code) == results._digest("def f(x):\n    return x\n") == "ef7f3261b02c83b2"
+    )  # the same on 3.11 and 3.12
+
+
 @pytest.mark.parametrize(("cell", "message"), [("x = 3", "x needs a type"), ("x: int = 2 * 3", "must be a literal")])
 def test_a_parameter_is_a_typed_literal(study, cell, message):
     write_notebook(study / "notebooks", "02_two", parameters=cell)
