@@ -13,7 +13,7 @@ can state how far from the minimum it may be, and stops at a stated fraction of 
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from lib import intervals
 from lib.newton import Blocks, Problem, newton
+from lib.results import Run
 
 # the C that the authors' SVHN script tries, on held-out training data
 PAPER_CS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
@@ -304,8 +306,45 @@ def probe_few_labels(
     return pd.DataFrame(table)
 
 
+def predict_few_labels(
+    fit_and_predict: Callable[[np.ndarray], np.ndarray], y, y_test, per_class: int, draws: int, seed: int = 0
+) -> pd.DataFrame:
+    """Test any classifier on the draws that `probe_few_labels` makes. One row per draw: draw, accuracy, degenerate.
+
+    fit_and_predict: takes the drawn rows of the training images and returns the test images' classes.
+    """
+    table = []
+    for draw in range(draws):
+        predicted = fit_and_predict(draw_per_class(y, per_class, seed + draw))
+        table.append(
+            {
+                "draw": draw,
+                "accuracy": float(np.mean(predicted == np.asarray(y_test))),
+                "degenerate": degenerate(predicted, y_test),
+            }
+        )
+    return pd.DataFrame(table)
+
+
 def degenerate(y_pred, y_true) -> bool:
     """Say whether a classifier is worth nothing: one class predicted, or as many right as the majority class has."""
     y_pred, y_true = np.asarray(y_pred), np.asarray(y_true)
     majority = np.unique(y_true, return_counts=True)[1].max()
     return len(np.unique(y_pred)) == 1 or int((y_pred == y_true).sum()) == int(majority)
+
+
+def record_accuracy(run: Run, metric: str, predicted, y_true, note: str = "", **where: str) -> None:
+    """Record a classifier's accuracy in percent, with Wilson's interval over the images that it was tested on.
+
+    A degenerate classifier is said to be one in the table's note. where: `published` and `data` of `Run.record`.
+    """
+    share = intervals.of_share(np.asarray(predicted) == np.asarray(y_true))
+    note = ", ".join(filter(None, [note, "degenerate" if degenerate(predicted, y_true) else ""]))
+    run.record(metric, *(100 * value for value in share), note=note, **where)
+
+
+def record_draws(run: Run, metric: str, table: pd.DataFrame, note: str = "", **where: str) -> None:
+    """Record the mean accuracy over draws in percent, with its interval, and how many draws were degenerate."""
+    worthless = int(table["degenerate"].sum())
+    note = ", ".join(filter(None, [note, f"{worthless} of {len(table)} draws degenerate" if worthless else ""]))
+    run.record(metric, *intervals.of_mean(100 * table["accuracy"]), note=note, **where)

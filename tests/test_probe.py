@@ -1,6 +1,7 @@
 """The probe against scikit-learn's own checks and LinearSVC; draws and intervals with the answer written out."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from lib import newton, probe
 from lib.probe import L2SVM, PAPER_CS, choose_C, degenerate, draw_per_class, probe_few_labels
+from lib.results import Run
 
 
 @parametrize_with_checks([L2SVM()])
@@ -159,6 +161,20 @@ def test_features_are_neither_changed_nor_copied(monkeypatch):
     assert set(seen) == {X.ctypes.data}
 
 
+def test_cores_share_the_blocks():
+    X, y = digits()
+    threads = torch.get_num_threads()
+    try:
+        found = []
+        for share in (1, 3):
+            torch.set_num_threads(share)
+            found.append(L2SVM(C=0.01, tol=1e-8, block_rows=32).fit(X, y))
+            assert torch.get_num_threads() == share
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_allclose(found[1].objective_, found[0].objective_, rtol=1e-7)
+
+
 def test_float32_that_stalls_goes_on_in_float64():
     X, y = make_classification(200, 10, random_state=0)
     X = (X + 300).astype(np.float32)  # f is a small difference of large products
@@ -179,17 +195,17 @@ def test_a_warm_path_gives_what_cold_fits_give():
 
 def test_less_device_memory_means_smaller_blocks_said_once(monkeypatch):
     X, y = digits(100)
-    blocks = probe.Blocks.__iter__
+    read = probe.Blocks._read
 
-    def scarce(self):
-        for span, block in blocks(self):
+    def scarce(self, starts):
+        for span, block in read(self, starts):
             if len(block) > 16:
                 raise torch.OutOfMemoryError
             yield span, block
 
     truth = L2SVM(C=0.01, tol=1e-9).fit(X, y)
     monkeypatch.setattr(probe, "check_finite", lambda _: None)
-    monkeypatch.setattr(probe.Blocks, "__iter__", scarce)
+    monkeypatch.setattr(probe.Blocks, "_read", scarce)
     with pytest.warns(RuntimeWarning, match="smaller blocks") as said:
         found = L2SVM(C=0.01, tol=1e-9, block_rows=64).fit(X, y)
     assert len(said) == 1
@@ -338,3 +354,30 @@ def test_degenerate_classifiers_are_recognised():
     assert degenerate([0, 0, 1, 1, 0], y)  # as many right as the majority class has
     assert not degenerate([0, 0, 0, 1, 1], y)
     assert not degenerate(np.array(["a", "b"]), np.array(["a", "b"]))
+
+
+# --- what is recorded
+
+
+def test_any_classifier_is_tested_on_the_same_draws():
+    y, y_test = np.repeat([0, 1, 2], 20), np.array([0, 1, 2, 2])
+    seen = []
+    table = probe.predict_few_labels(lambda rows: seen.append(rows) or np.full(4, 2), y, y_test, 5, 3, seed=7)
+    assert all((rows == probe.draw_per_class(y, 5, 7 + i)).all() for i, rows in enumerate(seen))
+    assert table["accuracy"].tolist() == [0.5] * 3
+    assert table["degenerate"].all()
+
+
+def test_the_table_says_which_classifiers_are_degenerate():
+    run = Run("id", "05_cifar10_probe", {})
+    truth = np.array([0, 1, 2, 2])
+    probe.record_accuracy(run, "constant", np.full(4, 2), truth, note="C 1")
+    probe.record_accuracy(run, "right", truth, truth, published="p")
+    draws = pd.DataFrame({"accuracy": [0.5, 0.7], "degenerate": [True, False]})
+    probe.record_draws(run, "draws", draws)
+    notes = {line["metric"]: (round(line["value"], 6), line["note"], line["published"]) for line in run.metrics}
+    assert notes == {
+        "constant": (50.0, "C 1, degenerate", ""),
+        "right": (100.0, "", "p"),
+        "draws": (60.0, "1 of 2 draws degenerate", ""),
+    }

@@ -1,0 +1,151 @@
+"""The opponents of Table 1 that learn features without labels and without a GAN: k-means and Exemplar CNN.
+
+The paper cites their numbers. Run beside D's features, on the same images and with the same L2-SVM, they show what part
+of an accuracy belongs to the features and what to the protocol.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from sklearn.cluster import KMeans
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+from lib import data, supervised
+from lib.pooling import max_pool_to_grid
+
+PATCH = 6  # side of Coates and Ng's patches
+QUADRANTS = 2  # their pooling: 2 x 2 sums
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """What k-means learned of patches: a whitening and the centroids in the whitened space."""
+
+    mean: Tensor  # (d,), d = nc * PATCH * PATCH
+    whitening: Tensor  # (d, d)
+    centroids: Tensor  # (units, d)
+
+
+def fit_codebook(x: Tensor, units: int, patches: int = 400_000, iterations: int = 50, seed: int = 0) -> Codebook:
+    """Learn a codebook from uint8 images x (N, C, H, W), as Coates, Lee and Ng (2011) do.
+
+    Patches of 6 x 6 from anywhere, each normalised for brightness and contrast, all whitened (ZCA), then k-means.
+    """
+    sample = _normalise(_draw_patches(x, patches, torch.Generator().manual_seed(seed)))
+    mean = sample.mean(0)
+    variances, axes = torch.linalg.eigh(torch.cov(sample.T).double())
+    whitening = ((axes / (variances.clamp(min=0) + 0.1).sqrt()) @ axes.T).float()
+    means = KMeans(units, init="random", n_init=1, max_iter=iterations, random_state=seed)
+    means.fit(((sample - mean) @ whitening).numpy())
+    return Codebook(mean, whitening, torch.from_numpy(means.cluster_centers_).float())
+
+
+@torch.no_grad()
+def encode(codebook: Codebook, x: Tensor, batch_size: int = 16, device: str | torch.device = "cpu") -> Tensor:
+    """Return Coates and Ng's features: uint8 images (N, C, H, W) -> (N, 4 * units), float32, on the CPU.
+
+    Each patch answers to a centroid by how much closer than the average it is (the "triangle" code); answers are
+    summed over the image's quadrants.
+    """
+    mean, whitening, centroids = (t.to(device) for t in (codebook.mean, codebook.whitening, codebook.centroids))
+    out = torch.empty(len(x), QUADRANTS**2 * len(centroids))
+    side = x.shape[-1] - PATCH + 1
+    for at in range(0, len(x), batch_size):
+        batch = x[at : at + batch_size].to(device).float()
+        patches = F.unfold(batch, PATCH).transpose(1, 2).flatten(0, 1)  # (B * side * side, d)
+        distance = torch.cdist((_normalise(patches) - mean) @ whitening, centroids)
+        code = (distance.mean(1, keepdim=True) - distance).relu_().view(len(batch), side, side, -1)
+        halves = (slice(None, side // 2), slice(side // 2, None))
+        sums = [code[:, rows, columns].sum((1, 2)) for rows in halves for columns in halves]
+        out[at : at + len(batch)] = torch.cat(sums, 1).cpu()
+    return out
+
+
+def kmeans_features(x: Tensor, x_test: Tensor, units: int, seed: int = 0, **options: int) -> tuple[Tensor, Tensor]:
+    """Return standardised k-means features of training and test images: (N, 4 * units), (N_test, 4 * units)."""
+    codebook = fit_codebook(x, units, seed=seed, **options)
+    scaler = StandardScaler(copy=False)
+    learned, test = encode(codebook, x).numpy(), encode(codebook, x_test).numpy()
+    return torch.from_numpy(scaler.fit_transform(learned)), torch.from_numpy(scaler.transform(test))
+
+
+class ExemplarNet(nn.Module):
+    """Dosovitskiy et al.'s net: 5 x 5 convolutions with max-pooling, one dense layer, one logit per surrogate class.
+
+    maps: of each convolution, the dense layer's units last; (64, 64, 128) is their smallest net, (64, 128, 256, 512)
+    their largest.
+    """
+
+    def __init__(self, maps: tuple[int, ...], nc: int, size: int, classes: int, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        *convs, units = maps
+        pools = [nn.MaxPool2d(2)] * 2 + [nn.Identity()] * len(convs)  # two poolings, as theirs
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(m_in, m_out, 5, padding=2), nn.ReLU(), pool)
+            for (m_in, m_out), pool in zip(pairwise([nc, *convs]), pools, strict=False)
+        )
+        side = size // 2 ** min(2, len(convs))
+        self.dense = nn.Sequential(nn.Flatten(), nn.Linear(convs[-1] * side**2, units), nn.ReLU())
+        self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(units, classes))
+
+    def activations(self, x: Tensor) -> list[Tensor]:
+        """Return every layer's output: [(N, C_l, H_l, W_l), ..., (N, units, 1, 1)]."""
+        hs = []
+        for layer in self.layers:
+            x = layer(x)
+            hs.append(x)
+        return [*hs, self.dense(x)[:, :, None, None]]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.activations(x)[-1].flatten(1))  # (N, classes)
+
+
+def fit_exemplar_net(
+    x: Tensor, classes: int, views: float, maps: tuple[int, ...] = (64, 64, 128), seed: int = 0, **options
+) -> ExemplarNet:
+    """Train an ExemplarNet to tell `classes` images of x (N, C, H, W), uint8, apart, however they are transformed.
+
+    views: of each image; shifted, scaled, rotated and recoloured anew, in groups of eight. options: of
+    `supervised.fit`. The authors take 150 views of each of 16,000 patches of STL-10, and no hue for grey images.
+    """
+    if not 2 <= classes <= len(x):
+        raise ValueError(f"{classes} surrogate classes of {len(x)} images: each class is one image, two at least")
+    chosen = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:classes]]
+    colours = (0.4, 0.6, 0.6, 0.1) if x.shape[1] == 3 else (0.4, 0.6)
+    transform = v2.Compose([v2.RandomAffine(20, (0.2, 0.2), (0.7, 1.4)), v2.ColorJitter(*colours)])
+
+    def augment(batch: Tensor) -> Tensor:
+        return torch.cat([transform(group) for group in batch.split(8)])
+
+    net = ExemplarNet(maps, x.shape[1], x.shape[-1], classes, seed)
+    return supervised.fit(net, chosen, torch.arange(classes), views, augment=augment, seed=seed, **options)
+
+
+@torch.no_grad()
+def exemplar_features(net: ExemplarNet, x: Tensor, batch_size: int = 256) -> Tensor:
+    """Return all layers, the convolutions max-pooled over quadrants: (N, C, H, W) uint8 -> (N, F), on the CPU."""
+    device, parts = next(net.parameters()).device, []
+    for batch in x.split(batch_size):
+        *convs, dense = net.activations(data.to_float(batch.to(device)))
+        pooled = [max_pool_to_grid(h, QUADRANTS).flatten(1) for h in convs]
+        parts.append(torch.cat([*pooled, dense.flatten(1)], 1).cpu())
+    return torch.cat(parts)
+
+
+def _draw_patches(x: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Draw n patches from anywhere in images (N, C, H, W): (n, C * PATCH * PATCH), float32."""
+    rows = torch.randint(len(x), (n,), generator=generator)
+    top, left = (torch.randint(side - PATCH + 1, (n, 1, 1), generator=generator) for side in x.shape[2:])
+    steps = torch.arange(PATCH)
+    picked = x[rows[:, None, None], :, top + steps[:, None], left + steps]  # (n, PATCH, PATCH, C)
+    return picked.permute(0, 3, 1, 2).flatten(1).float()
+
+
+def _normalise(patches: Tensor) -> Tensor:
+    """Take brightness and contrast out of each patch (n, d) of values 0 to 255; 10 is the authors' constant."""
+    return (patches - patches.mean(1, keepdim=True)) / (patches.var(1, keepdim=True) + 10).sqrt()
