@@ -28,7 +28,7 @@ def is_parameters(cell):
 
 
 def test_the_study_has_its_notebooks():
-    assert [name[:2] for name in NOTEBOOKS] == ["01", "02", "03", "04", "05", "99"]
+    assert [name[:2] for name in NOTEBOOKS] == ["01", "02", "03", "04", "05", "09", "10", "11", "99"]
 
 
 def test_kernel_is_the_one_everybody_has(notebook):
