@@ -45,11 +45,11 @@ def fit_codebook(x: Tensor, units: int, patches: int = 400_000, iterations: int 
 
 
 @torch.no_grad()
-def encode(codebook: Codebook, x: Tensor, batch_size: int = 16, device: str | torch.device = "cpu") -> Tensor:
+def encode(codebook: Codebook, x: Tensor, batch_size: int = 2, device: str | torch.device = "cpu") -> Tensor:
     """Return Coates and Ng's features: uint8 images (N, C, H, W) -> (N, 4 * units), float32, on the CPU.
 
     Each patch answers to a centroid by how much closer than the average it is (the "triangle" code); answers are
-    summed over the image's quadrants.
+    summed over the image's quadrants. batch_size: small on a CPU, whose cache then holds the answers; larger on a GPU.
     """
     mean, whitening, centroids = (t.to(device) for t in (codebook.mean, codebook.whitening, codebook.centroids))
     out = torch.empty(len(x), QUADRANTS**2 * len(centroids))
