@@ -5,6 +5,8 @@ claim, however close it comes. A batch row says in `departs` how its setting dif
 comparable", and whether the criterion is met is told beside it.
 """
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from lib import paths
@@ -62,10 +64,14 @@ def _judge(row: pd.Series) -> tuple[bool | None, str, str]:
     return met, REPRODUCED if met else NOT_REPRODUCED, row["criterion"]
 
 
-def to_markdown(table: pd.DataFrame, batch: str = "real") -> str:
-    """Return the README's table: one line per published figure or claim, and run of a batch beside it."""
-    judged = compare(table[table["batch"] == batch])
+def to_markdown(table: pd.DataFrame, small: Sequence[str] = ("quick", "smoke", "ablation")) -> str:
+    """Return the README's table: one line per published figure or claim, and run beside it; and how the runs depart.
+
+    small: batches on embedded data, which say nothing of the published figures and are left out.
+    """
+    judged = compare(table[~table["batch"].isin(small)])
     judged = judged[judged["ours"].notna()].sort_values("id", kind="stable")
+    run = judged["batch"] + "/" + judged["row"]
     lines = pd.DataFrame(
         {
             "claim": judged["claim"] + " (" + judged["source"].str.replace(r" \(.*", "", regex=True) + ")",
@@ -73,12 +79,13 @@ def to_markdown(table: pd.DataFrame, batch: str = "real") -> str:
             "published": [_figure(value) for value in judged["published"]],
             "ours": [_figure(*row) for row in judged[["ours", "low", "high"]].itertuples(index=False)],
             "meets": judged["holds"].map({True: "yes", False: "no"}).fillna("—"),
-            "verdict": judged["verdict"] + [f": {why}" if v == NOT_COMPARABLE else "" for v, why in
-                                            zip(judged["verdict"], judged["why"], strict=True)],
-            "run": judged["row"],
+            "verdict": judged["verdict"],
+            "run": run,
         }
-    )  # fmt: skip
-    return lines.to_markdown(index=False, disable_numparse=True)
+    )
+    departures = judged.loc[judged["verdict"] == NOT_COMPARABLE, "why"].groupby(run).first()
+    why = [f"- `{name}`: {departs}" for name, departs in departures.items()]
+    return "\n".join([lines.to_markdown(index=False, disable_numparse=True), "", "Not comparable, because:", "", *why])
 
 
 def write_readme(start: str = "<!-- results -->", end: str = "<!-- /results -->") -> None:
