@@ -13,6 +13,13 @@ except (ValueError, OSError) as error:
 waiting = batch.waiting()
 
 
+def resources_of(row):
+    """A row's resources; on one machine a run takes its part of the cards' memory (`lib.batch` gives a card's size)."""
+    whole = int(config.get("card_mb", 0))
+    share = {"gpu_mb": min(row.resources.get("gpu_mb") or whole, whole)} if whole and row.resources.get("gpu") else {}
+    return row.resources | share
+
+
 rule all:
     input:
         [row.metrics for row in waiting.values()],
@@ -35,6 +42,6 @@ for row in waiting.values():
             row=row.name,
         threads: row.threads
         resources:
-            **row.resources,
+            **resources_of(row),
         shell:
             "exec {params.python:q} -m lib.batch execute {params.batch:q} {params.row:q} --threads {threads}"

@@ -7,24 +7,30 @@ ports, cores and cards. So each row gets its own, and has succeeded when its las
 import argparse
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from lib import paths, results, rows
+from lib import cards, paths, results, rows
 from lib.rows import Batch, Row
 
 SHOWN = ["row", "data", "metric", "value", "low", "high", "published"]
 SOCKETS = Path("/tmp")  # a socket's path must be short
+WATCHER = """
+import signal, sys, psutil
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+sys.stdin.read()  # ends with the process that holds the other end
+for process in psutil.process_iter(["environ"]):
+    if (process.info["environ"] or {}).get("STUDY_EXECUTOR") == sys.argv[1]:
+        process.kill()
+"""
 
 
 class Failed(Exception):
@@ -52,12 +58,14 @@ def _snakemake(batch: Batch, options: tuple[str, ...]) -> int:
     """Let Snakemake run a batch. A signal reaches every row's executor, which ends its kernel."""
     command = [
         sys.executable, "-m", "snakemake", "--snakefile", paths.ROOT / "Snakefile", "--directory", paths.runs(),
-        "--config", f"batch={batch.path}", "--cores", "all", "--keep-going", "--rerun-incomplete",
-        "--rerun-triggers", "mtime", "input", "--nolock", "--scheduler", "greedy", "--quiet", "all",
+        "--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "input", "--nolock",
+        "--scheduler", "greedy", "--quiet", "all", "--config", f"batch={batch.path}",
     ]  # fmt: skip
-    cards = _cards()
-    resources = ["--resources", f"gpu={len(cards)}"] if cards else []
-    child = subprocess.Popen([*map(str, command), *resources, *options])
+    if not any(option.startswith(("--profile", "--executor")) for option in options):  # a cluster counts for itself
+        memory = [max(mb, 1) for mb in cards.visible().values()]
+        counted = [f"card_mb={max(memory)}", "--resources", f"gpu_mb={sum(memory)}"] if memory else []
+        command += [*counted, "--cores", "all"]
+    child = subprocess.Popen([*map(str, command), *options])
 
     def stop(*_: object) -> None:
         for process in psutil.Process().children(recursive=True):
@@ -72,7 +80,7 @@ def _snakemake(batch: Batch, options: tuple[str, ...]) -> int:
 def execute(batch: Batch, row: Row, threads: int) -> None:
     """Run one row's notebook. Raises Failed, which names the cause and the notebook that shows it."""
     row.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(row.folder / "lock"):
+    with FileLock(row.folder / "lock"), _watch():
         if row.finished():  # by another batch, meanwhile
             return
         row.failure.unlink(missing_ok=True)
@@ -99,7 +107,8 @@ def _execute(batch: Batch, row: Row, threads: int) -> None:
     os.environ |= {"STUDY_RUNS": str(paths.runs().absolute()), "STUDY_RESULTS": str(paths.RESULTS.absolute())}
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
-    with _card(row.resources.get("gpu", 0)), tempfile.TemporaryDirectory(prefix="study-", dir=SOCKETS) as sockets:
+    shares = (row.resources.get(key, 0) for key in ("gpu", "gpu_mb"))
+    with cards.lease(*shares), tempfile.TemporaryDirectory(prefix="study-", dir=SOCKETS) as sockets:
         try:
             execute_notebook(
                 paths.NOTEBOOKS / f"{row.notebook}.ipynb", row.executed, row.parameters, kernel_name="python3",
@@ -112,6 +121,15 @@ def _execute(batch: Batch, row: Row, threads: int) -> None:
                     process.kill()
     if not row.finished():
         raise Failed("ended without metrics.json: no cell reached results.finish, or code changed meanwhile")
+
+
+def _watch() -> subprocess.Popen:
+    """Start a process that waits for the end of this one and kills what it leaves behind, after a `kill -9` too."""
+    mark = f"{os.getpid()}-{time.time_ns()}"
+    watcher = [sys.executable, "-c", WATCHER, mark]
+    watching = subprocess.Popen(watcher, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    os.environ["STUDY_EXECUTOR"] = mark  # which a kernel and all that it starts inherit
+    return watching
 
 
 def _interrupt(number: int, _: object) -> None:
@@ -129,37 +147,6 @@ def _reason(error: BaseException) -> str:
         return f"interrupted {text}".strip()
     text = (text.strip().splitlines() or [""])[0]
     return text if isinstance(error, Failed) else f"{name}: {text}"
-
-
-def _cards() -> list[str]:
-    """Return the ids of the GPUs that may be used here."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [card for card in given.split(",") if card]
-    if not shutil.which("nvidia-smi"):
-        return []
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout.splitlines()
-    return [str(i) for i in range(sum(line.startswith("GPU ") for line in listed))]
-
-
-@contextmanager
-def _card(wanted: int) -> Iterator[None]:
-    """Hold a GPU that no other row holds, if one is wanted and there are any: Snakemake counts, but assigns none."""
-    held, cards = None, _cards() if wanted else []
-    while cards and not held:
-        for card in cards:
-            lock = FileLock(SOCKETS / f"study-gpu-{os.getuid()}-{card}.lock", timeout=0)
-            with suppress(Timeout):
-                held = lock.acquire().lock
-                os.environ["CUDA_VISIBLE_DEVICES"] = card
-                break
-        else:
-            time.sleep(1)
-    try:
-        yield
-    finally:
-        if held:
-            held.release()
 
 
 def plan(batch: Batch) -> int:

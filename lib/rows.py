@@ -16,7 +16,8 @@ import yaml
 
 from lib import paths, results
 
-RESOURCES = {"gpu": "cards, 0 or 1", "mem_mb": "MiB", "runtime": "minutes"}  # as Snakemake names them
+# As Snakemake names them; gpu_mb is the part of the card that is taken, without it the whole.
+RESOURCES = {"gpu": "cards, 0 or 1", "gpu_mb": "MiB of a card", "mem_mb": "MiB", "runtime": "minutes"}
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,8 @@ def _draft(name: object, row: object, rows: dict, defaults: dict) -> dict:
         value = row.get(key, 1)
         if type(value) is not int or value < (key == "threads") or (key == "gpu" and value > 1):
             raise ValueError(f"{key} = {value!r}: give a number of {meaning}")
+    if row.get("gpu_mb") and not row.get("gpu"):
+        raise ValueError("gpu_mb is a part of a card: give gpu: 1 too")
     after = row.get("after", [])
     if after == "all":
         after = [other for other in rows if other != name]

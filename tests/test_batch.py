@@ -12,7 +12,6 @@ import nbformat
 import psutil
 import pytest
 import yaml
-from filelock import FileLock
 
 from lib import batch, paths, rows
 
@@ -135,6 +134,8 @@ GOOD_ROW = "rows:\n  a: {notebook: 01_good"
         (GOOD_ROW + ", thread: 2}", "row a: unknown key 'thread': known are notebook, parameters, after, departs"),
         (GOOD_ROW + ", threads: 0}", "row a: threads = 0: give a number of cores, at least 1"),
         (GOOD_ROW + ", gpu: 2}", "row a: gpu = 2: give a number of cards, 0 or 1"),
+        (GOOD_ROW + ", gpu: 1, gpu_mb: 8G}", "row a: gpu_mb = '8G': give a number of MiB of a card"),
+        (GOOD_ROW + ", gpu_mb: 8000}", "row a: gpu_mb is a part of a card: give gpu: 1 too"),
         (GOOD_ROW + ", departs: 3}", "row a: departs: how the row's setting differs"),
         (GOOD_ROW + ", mem_mb: 2G}", "row a: mem_mb = '2G': give a number of MiB"),
         (GOOD_ROW + "}\n  a: {notebook: 02_bad}", "line 2: a is given twice"),
@@ -170,7 +171,7 @@ def test_a_row_is_resolved(here):
 defaults: {01_good: {lr: 1}}
 rows:
   last: {notebook: 02_bad, after: all}
-  walk: {notebook: 01_good, parameters: {net: "run:train", lr: 2}, threads: 2, gpu: 1, mem_mb: 100, runtime: 5}
+  walk: {notebook: 01_good, parameters: {net: "run:train", lr: 2}, gpu: 1, gpu_mb: 9, mem_mb: 9, runtime: 5, threads: 2}
   train: {notebook: 01_good}
 """)
     ).rows
@@ -178,18 +179,8 @@ rows:
     assert made["train"].parameters == {"lr": 1.0}
     assert made["walk"].parameters == {"lr": 2.0, "net": f"run:{made['train'].run_id}"}
     assert (made["walk"].needs, made["walk"].after, made["walk"].threads) == (("train",), (), 2)
-    assert made["walk"].resources == {"gpu": 1, "mem_mb": 100, "runtime": 5}
+    assert made["walk"].resources == {"gpu": 1, "gpu_mb": 9, "mem_mb": 9, "runtime": 5}
     assert made["last"].after == tuple(sorted((made["train"].run_id, made["walk"].run_id)))
-
-
-def test_each_row_gets_a_card_of_its_own(monkeypatch, tmp_path):
-    monkeypatch.setattr(batch, "SOCKETS", tmp_path)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    with FileLock(tmp_path / f"study-gpu-{os.getuid()}-3.lock"), batch._card(1):
-        assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with batch._card(1):
-        assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
 
 
 # --- end to end
