@@ -4,6 +4,7 @@
 
 BATCH ?= batches/quick.yaml
 ARGS ?=
+PROFILE ?=
 unexport PYTHONDONTWRITEBYTECODE # torch takes half a minute to compile at each import without it
 
 # A Python that the pinned packages run on, whatever plain python3 is here.
@@ -27,8 +28,8 @@ $(BIN)/.ready: requirements.lock pyproject.toml
 study: setup ## run the quick batch on all cores: embedded data, minutes; finished runs are skipped
 	@$(BIN)/python -m lib.batch run batches/quick.yaml $(ARGS)
 
-batch: setup ## run another batch: make batch BATCH=batches/paper.yaml
-	@$(BIN)/python -m lib.batch run $(BATCH) $(ARGS)
+batch: setup ## run another batch: make batch BATCH=batches/paper.yaml; on a cluster with PROFILE=profiles/slurm
+	@$(BIN)/python -m lib.batch run $(BATCH) $(if $(PROFILE),--profile=$(abspath $(PROFILE))) $(ARGS)
 
 plan: setup ## show which rows of BATCH would run, and why
 	@$(BIN)/python -m lib.batch plan $(BATCH)

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -369,6 +370,70 @@ def kernels_of(pid):
                 if "ipykernel_launcher" in process.cmdline():
                     found.add(process)
     return found
+
+
+# A cluster of one node: each word is a shell script that does as Slurm's does, as far as the executor asks.
+SLURM = {
+    "sbatch": """
+        job=$$
+        printf '%s\\n' "$@" > "$JOBS/$job.args"
+        for word; do
+            case "$word" in --wrap=*) printf '#!/bin/sh\\n%s\\n' "${word#--wrap=}" > "$JOBS/$job.sh";; esac
+        done
+        echo RUNNING > "$JOBS/$job.state"
+        (SLURM_JOB_ID=$job sh "$JOBS/$job.sh" > "$JOBS/$job.log" 2>&1 && echo COMPLETED > "$JOBS/$job.state" ||
+            echo FAILED > "$JOBS/$job.state") > /dev/null 2>&1 &
+        echo $job
+    """,
+    "sacct": """
+        case "$*" in *State*) cd "$JOBS"; for s in *.state; do echo "${s%.state}|$(cat $s)"; done;; esac
+    """,
+    "srun": """
+        while case "$1" in -*) true;; *) false;; esac; do shift; done
+        exec "$@"
+    """,
+    "squeue": "",
+    "sinfo": "printf 'PARTITION\\nmain*\\n'",
+    "scontrol": "echo MinJobAge = 300 sec",
+    "scancel": 'echo "$@" >> "$JOBS/cancelled"',
+}
+
+
+def test_rows_go_through_slurm(study):
+    pytest.importorskip("snakemake_executor_plugin_slurm")
+    tools, jobs = study.folder / "bin", study.folder / "jobs"
+    tools.mkdir(), jobs.mkdir()
+    for name, script in SLURM.items():
+        (tools / name).write_text(f"#!/bin/sh\nJOBS={jobs}\n{textwrap.dedent(script)}\n")
+        (tools / name).chmod(0o755)
+    study.environment["PATH"] = f"{tools}{os.pathsep}{os.environ['PATH']}"
+    study.environment["CUDA_VISIBLE_DEVICES"] = ""
+    large = {"threads": 2, "gpu": 1, "gpu_mb": 900, "mem_mb": 700, "runtime": 5}
+    path = study.write(
+        {"good": {"notebook": "01_good", **large}, "raise": {"notebook": "02_bad"}, "of-good": {
+            "notebook": "01_good", "parameters": {"net": "run:good", "text": HOSTILE}}}
+    )  # fmt: skip
+    profile = paths.ROOT / "profiles" / "slurm"
+    process = study.call(
+        "run", path, f"--profile={profile}", "--slurm-init-seconds-before-status-checks=1", "--slurm-no-account",
+        "--latency-wait=5",
+    )  # fmt: skip
+    logs = "\n".join(log.read_text() for log in sorted(jobs.glob("*.log")))
+    said = re.findall(r"^  (finished|FAILED) +(\S+) ", process.out, re.MULTILINE)
+    assert said == [("finished", "good"), ("FAILED", "raise"), ("finished", "of-good")], process.out + logs
+    assert process.returncode != 0
+    submitted = {re.search(r"^rule_(\S+)$", found.read_text(), re.MULTILINE)[1]: found for found in jobs.glob("*.args")}
+    assert submitted.keys() == {"good", "raise", "of-good"}
+    asked = submitted["good"].read_text().splitlines()
+    for words in (["--mem", "700"], ["-t", "5"], ["--gpus=1"], ["--cpus-per-task=2"], ["-p", "main"]):
+        assert " ".join(words) in " ".join(asked), asked
+    defaults = " ".join(submitted["raise"].read_text().splitlines())
+    assert "--mem 16000" in defaults
+    assert "-t 240" in defaults
+    assert "--gpus" not in defaults
+    scripts = "".join(script.read_text() for script in jobs.glob("*.sh"))
+    assert scripts.count("snakemake") >= 3
+    assert not [*study.folder.rglob("stolen"), *paths.ROOT.glob("stolen")]
 
 
 def wait_for(found, seconds=120):
