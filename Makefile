@@ -1,6 +1,6 @@
 # The words of this study: `make help` lists them. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup study batch plan test lab bench table lint keep ship readme
+.PHONY: help setup study batch plan report workflow docs test lab bench table lint keep ship readme
 
 BATCH ?= batches/quick.yaml
 ARGS ?=
@@ -13,7 +13,7 @@ PYTHON ?= $(firstword $(shell for p in python3 python3.12 python3.11; do $$p -c 
 BIN := .venv/bin
 
 help: ## list these words
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r word what; do printf '  make %-7s %s\n' "$$word" "$$what"; done
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r word what; do printf '  make %-8s %s\n' "$$word" "$$what"; done
 
 setup: $(BIN)/.ready ## make the environment in .venv, pinned by requirements.lock
 
@@ -33,6 +33,15 @@ batch: setup ## run another batch: make batch BATCH=batches/paper.yaml; on a clu
 
 plan: setup ## show which rows of BATCH would run, and why
 	@$(BIN)/python -m lib.batch plan $(BATCH)
+
+report: setup ## write the executed notebooks of BATCH as pages, the verdicts as their index: results/site
+	@$(BIN)/python -m lib.batch report $(BATCH)
+
+workflow: setup ## write Snakemake's report of BATCH, its order, times and figures, as one HTML file
+	@$(BIN)/python -m lib.batch workflow $(BATCH)
+
+docs: setup ## write lib's documentation from its docstrings as pages: results/site/lib
+	@$(BIN)/pdoc --no-show-source --output-directory results/site/lib lib
 
 test: setup ## run all tests: units, every notebook under nbval, batches from end to end
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal $(ARGS)

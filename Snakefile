@@ -10,7 +10,8 @@ except (ValueError, OSError) as error:
     sys.exit(f"error: {error}")
 
 # Finished runs are known by their ids, which hold parameters and code: no file's time can make a training run again.
-waiting = batch.waiting()
+reporting = "report" in config  # which shows what is finished
+shown = {name: row for name, row in batch.rows.items() if row.finished() == reporting}
 
 
 def resources_of(row):
@@ -20,20 +21,26 @@ def resources_of(row):
     return row.resources | share
 
 
+def figures_of(row):
+    """What Snakemake's report shows of a finished row; before it runs, nobody knows."""
+    return sorted(row.folder.glob("*.png")) if reporting else []
+
+
 rule all:
     input:
-        [row.metrics for row in waiting.values()],
+        [row.metrics for row in shown.values()],
 
 
-for row in waiting.values():
+for row in shown.values():
 
     rule:
         name:
             row.name
         input:
-            [waiting[other].metrics for other in row.needs if other in waiting],
+            [shown[other].metrics for other in row.needs if other in shown],
         output:
-            row.metrics,
+            report(row.metrics, category=row.notebook, subcategory=row.name),
+            [report(path, category=row.notebook, subcategory=row.name) for path in figures_of(row)],
         log:
             row.executed,
         params:

@@ -33,6 +33,12 @@ for process in psutil.process_iter(["environ"]):
 """
 
 
+SNAKEMAKE = [
+    sys.executable, "-m", "snakemake", "--snakefile", paths.ROOT / "Snakefile", "--scheduler", "greedy",
+    "--rerun-triggers", "mtime", "input", "--nolock", "--quiet", "all",
+]  # fmt: skip
+
+
 class Failed(Exception):
     """A row's notebook did not come to its end."""
 
@@ -56,11 +62,8 @@ def run(batch: Batch, *options: str) -> int:
 
 def _snakemake(batch: Batch, options: tuple[str, ...]) -> int:
     """Let Snakemake run a batch. A signal reaches every row's executor, which ends its kernel."""
-    command = [
-        sys.executable, "-m", "snakemake", "--snakefile", paths.ROOT / "Snakefile", "--directory", paths.runs(),
-        "--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "input", "--nolock",
-        "--scheduler", "greedy", "--quiet", "all", "--config", f"batch={batch.path}",
-    ]  # fmt: skip
+    command = [*SNAKEMAKE, "--directory", paths.runs(), "--keep-going", "--rerun-incomplete"]
+    command += ["--config", f"batch={batch.path}"]
     if not any(option.startswith(("--profile", "--executor")) for option in options):  # a cluster counts for itself
         memory = [max(mb, 1) for mb in cards.visible().values()]
         counted = [f"card_mb={max(memory)}", "--resources", f"gpu_mb={sum(memory)}"] if memory else []
@@ -158,6 +161,18 @@ def plan(batch: Batch) -> int:
     return 0
 
 
+def workflow(batch: Batch) -> int:
+    """Write Snakemake's report of a batch (order, times, figures) as one HTML file; return the exit code."""
+    page = paths.RESULTS / "site" / f"{batch.name}-workflow.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    command = [*SNAKEMAKE, "--directory", paths.runs(), "--report", page, "--config", f"batch={batch.path}", "report=1"]
+    done = subprocess.run(map(str, command), capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(f"Snakemake made no report of {batch.name}: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+    print(_short(page))
+    return 0
+
+
 def why(batch: Batch, row: Row) -> str:
     """Say what sets a row that is to run apart from its last finished run."""
     if (row.folder / "params.json").exists():
@@ -208,11 +223,12 @@ def main() -> int:
     """Run a command; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m lib.batch", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("check", "plan", "run", "summary", "execute"):
+    for name in ("check", "plan", "run", "summary", "workflow", "execute"):
         commands.add_parser(name).add_argument("batch", help="a batch file, such as batches/quick.yaml")
     commands.choices["execute"].add_argument("row")
     commands.choices["execute"].add_argument("--threads", type=int)
     commands.add_parser("keep", help="copy a run's record and figures to where git keeps them").add_argument("run")
+    commands.add_parser("report", help="write a batch's executed notebooks as pages").add_argument("batch")
     commands.add_parser("table", help="rebuild results/table.csv")
     given, options = parser.parse_known_args()
     if options and given.command != "run":
@@ -222,6 +238,10 @@ def main() -> int:
             print(results.write_table())
         elif given.command == "keep":
             print(results.keep(given.run))
+        elif given.command == "report":
+            from lib import report
+
+            print(_short(report.write(Path(given.batch).stem)))
         else:
             return _command(given, rows.load(given.batch), options)
     except (ValueError, OSError, Failed) as error:
@@ -241,9 +261,9 @@ def _command(given: argparse.Namespace, batch: Batch, options: list[str]) -> int
         row = batch.rows[given.row]
         execute(batch, row, given.threads or row.threads)
         return 0
-    return {"run": lambda: run(batch, *options), "plan": lambda: plan(batch), "summary": lambda: summarise(batch)}[
-        given.command
-    ]()
+    if given.command == "run":
+        return run(batch, *options)
+    return {"plan": plan, "summary": summarise, "workflow": workflow}[given.command](batch)
 
 
 if __name__ == "__main__":

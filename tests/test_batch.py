@@ -268,6 +268,14 @@ def test_finished_runs_are_skipped_and_changed_ones_run(study):
     assert "0 of 3 rows to run" in second.out
     assert {p: p.stat().st_mtime_ns for p in study.runs.glob("*/metrics.json")} == made
 
+    written = study.call("workflow", path)
+    assert written.returncode == 0, written.err
+    page = study.folder / "results" / "site" / "quick-workflow.html"
+    assert written.out == f"{page}\n"
+    content_of_page = page.read_text()
+    assert all(f'"{row}"' in content_of_page for row in content)
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=.?(https?:)?//", content_of_page), "it needs no network"
+
     content["a"]["parameters"] = {"steps": 7}
     third = study.call("run", study.write(content))
     assert third.returncode == 0
