@@ -56,7 +56,7 @@ def runs(tmp_path, monkeypatch):
         "value": 1.5,
         "low": 1.0,
         "high": 2.0,
-        "published": "paper.walk.smooth",
+        "published": "paper.walk",
         "note": "",
         "data": "",
     }
