@@ -2,10 +2,12 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 
 import nbformat
+import pandas as pd
 import pytest
 
 from lib import paths, results, rows
@@ -23,12 +25,31 @@ def code(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+def outputs(notebook):
+    return [output for cell in code(notebook) for output in cell.outputs]
+
+
+def text_of(output):
+    return output.get("text", "") + output.get("data", {}).get("text/plain", "")
+
+
+def prose_of(notebook):
+    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def uncommand(source):
+    """A cell's Python, without IPython's own lines."""
+    return "\n".join(line for line in source.splitlines() if not line.startswith(("%", "!")))
+
+
 def is_parameters(cell):
     return "parameters" in cell.metadata.get("tags", [])
 
 
 def test_the_study_has_its_notebooks():
-    assert [name[:2] for name in NOTEBOOKS] == ["01", "02", "03", "04", "05", "09", "10", "11", "99"]
+    numbers = [name[:2] for name in NOTEBOOKS]
+    assert {"01", "02", "03", "04", "05", "90", "99"} <= set(numbers)
+    assert len(set(numbers)) == len(numbers), "two notebooks have one number"
 
 
 def test_kernel_is_the_one_everybody_has(notebook):
@@ -64,15 +85,71 @@ def test_outputs_are_stored_and_some_are_checked(notebook):
     checked = [cell for cell in code(notebook) if "# NBVAL_CHECK_OUTPUT" in cell.source]
     assert checked
     assert all(cell.outputs for cell in checked), "a checked cell without a stored output checks nothing"
+    counts = [cell.execution_count for cell in code(notebook)]
+    assert counts in ([None] * len(counts), list(range(1, len(counts) + 1))), "run from top to bottom, once"
+    assert not re.search(r"/(tmp|home|root|Users)/", "".join(map(text_of, outputs(notebook)))), "a machine's own path"
     kinds = {output.output_type for cell in code(notebook) for output in cell.outputs}
     assert "error" not in kinds
     assert any("image/png" in output.get("data", {}) for cell in code(notebook) for output in cell.outputs)
 
 
 def test_says_what_counts_against_and_what_it_does_not_show(notebook):
-    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    prose = prose_of(notebook)
     assert prose.startswith("# ")
     assert "## Limits" in prose
+
+
+def test_rows_that_prose_names_are_there(notebook, request):
+    named = re.findall(r"`([\w-]+)`[^`]{0,12}of\s+`batches/(\w+)\.yaml`", prose_of(notebook))
+    for row, batch in named:
+        assert row in rows.load(paths.ROOT / "batches" / f"{batch}.yaml").rows, f"{row} of {batch}"
+
+
+def test_imports_are_in_one_cell(notebook):
+    importing = [cell for cell in code(notebook) if re.search(r"^(import|from) ", cell.source, re.MULTILINE)]
+    assert len(importing) == 1
+    kinds = {type(statement) for statement in ast.parse(importing[0].source).body}
+    assert kinds <= {ast.Import, ast.ImportFrom}
+
+
+def test_cells_hold_ideas_and_no_machinery(notebook):
+    statements = [node for cell in code(notebook) for node in ast.walk(ast.parse(uncommand(cell.source)))]
+    assert not [node.name for node in statements if isinstance(node, ast.ClassDef)]
+    assert sum(isinstance(node, ast.FunctionDef) for node in statements) <= 4
+
+
+NUMBER = r"(?<![\w.])\d+\.\d+|(?<![\w.])\d+(?=\s?%)"
+
+
+def quoted(prose, measured, known):
+    """The decimals and percentages of a text that are among measured values, to the digits given, and not known."""
+    found = set()
+    for number in set(re.findall(NUMBER, prose)) - known:
+        digits = len(number.partition(".")[2])
+        telling = len(number.replace(".", "").lstrip("0")) >= 2
+        if telling and any(float(number) in (round(v, digits), round(100 * v, digits)) for v in measured):
+            found.add(number)
+    return found
+
+
+def test_prose_quotes_no_number_of_ours(notebook, request):
+    """As far as a program can tell: no decimal or percentage of the prose is one that a run measured.
+
+    Numbers that stand in a batch file, in code, or in data/published.csv are settings, or somebody else's.
+    """
+    name = request.node.callspec.params["notebook"]
+    table = pd.read_csv(paths.TABLE)
+    measured = table.loc[table["notebook"] == name, ["value", "low", "high"]].stack().tolist()
+    measured += [float(n) for output in outputs(notebook) for n in re.findall(NUMBER, text_of(output))]
+    sources = [*BATCHES, *(paths.ROOT / "lib").glob("*.py"), paths.PUBLISHED]
+    known = "\n".join([path.read_text() for path in sources] + [cell.source for cell in code(notebook)])
+    known += "95% " + " ".join(re.findall(r"(?i)sections? [\d. and]+|Figs?\. [\d. and]+", prose_of(notebook)))
+    assert not quoted(prose_of(notebook), measured, set(re.findall(NUMBER, known)))
+
+
+def test_a_quoted_number_is_found():
+    assert quoted("We reach 61.3% and 0.82, see 6.1.", [0.6131, 0.818], {"6.1"}) == {"61.3", "0.82"}
+    assert quoted("About 0.7 of 82.8%.", [0.7, 82.8], {"82.8"}) == set(), "one digit says little; 82.8 is the paper's"
 
 
 @pytest.mark.parametrize("path", BATCHES, ids=lambda path: path.stem)
