@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lib.figures import to_picture
 
-SIDE = 96  # pixels of one image on the screen, at least
+SIDE = 96  # pixels of one image on the screen, or just above: a whole multiple of its own
 
 
 class Panel(widgets.VBox):
@@ -30,7 +30,7 @@ class Panel(widgets.VBox):
         for name, control in controls.items():
             control.description = control.description or name.replace("_", " ")
             control.observe(self.step, "value")
-        super().__init__([*controls.values(), self.picture, self.line])
+        super().__init__([*controls.values(), self.picture, self.line], layout={"align_items": "flex-start"})
         self.step()
 
     def step(self, _: dict | None = None) -> None:
@@ -39,35 +39,31 @@ class Panel(widgets.VBox):
         try:
             with torch.no_grad():
                 images = self.draw(**{name: control.value for name, control in self.controls.items()})
-            self.picture.value = to_png(images, self.columns, self.side)
+            self.picture.value, width = to_png(images, self.columns)
+            self.picture.width = str(width * -(-self.side // images.shape[-1]))
         except ValueError as error:
             self.line.value = f"<b>{error}</b>"
             return
         self.milliseconds.append(1000 * (time.perf_counter() - began))
         self.line.value = f"<small>{self.milliseconds[-1]:.0f} ms</small>"
 
-    def _repr_mimebundle_(self, **options: object) -> dict[str, str]:
+    def _repr_mimebundle_(self, **options: object) -> tuple[dict, dict]:
         """Show the widget where there is a kernel, its picture on a page without one."""
-        bundle = super()._repr_mimebundle_(**options)
-        return bundle | {"image/png": b64encode(self.picture.value).decode()}
+        bundle = super()._repr_mimebundle_(**options) | {"image/png": b64encode(self.picture.value).decode()}
+        return bundle, {"image/png": {"width": int(self.picture.width)}}
 
 
-def to_png(images: Tensor, columns: int, side: int = SIDE) -> bytes:
-    """Lay images (N, C, H, W) out as one PNG, each enlarged by a whole number to `side` pixels or just above."""
-    picture = Image.fromarray(to_picture(images, columns))
-    scale = -(-side // images.shape[-1])
-    picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
-    buffer = io.BytesIO()
-    picture.save(buffer, "png", compress_level=1)
-    return buffer.getvalue()
+def to_png(images: Tensor, columns: int) -> tuple[bytes, int]:
+    """Lay images (N, C, H, W) out as one PNG, pixel by pixel, for the browser to enlarge; return its width, too."""
+    picture, buffer = Image.fromarray(to_picture(images, columns)), io.BytesIO()
+    picture.save(buffer, "png")
+    return buffer.getvalue(), picture.width
 
 
 def buttons(labels: list[str], side: int = SIDE) -> widgets.ToggleButtons:
     """Return one button above each image of a row; its value is the image's place, from 0."""
     options = [(label, i) for i, label in enumerate(labels)]
-    return widgets.ToggleButtons(
-        options=options, style={"button_width": f"{side - 8}px", "description_width": "0"}, description=" "
-    )
+    return widgets.ToggleButtons(options=options, description=" ", style={"button_width": f"{side - 1}px"})
 
 
 def player(slider: widgets.IntSlider, interval: int = 120) -> widgets.Play:
@@ -75,10 +71,3 @@ def player(slider: widgets.IntSlider, interval: int = 120) -> widgets.Play:
     play = widgets.Play(min=slider.min, max=slider.max, interval=interval)
     widgets.jslink((play, "value"), (slider, "value"))
     return play
-
-
-def nearest(x: Tensor, images: Tensor, k: int) -> Tensor:
-    """Return the rows of uint8 images (N, C, H, W) nearest to one image x (C, H, W) in [-1, 1], by pixels: (k,)."""
-    flat = images.flatten(1).float()
-    distances = (flat - ((x + 1) * 127.5).flatten()).square().sum(1)  # (N,)
-    return distances.topk(k, largest=False).indices

@@ -66,6 +66,7 @@ def write(batch: str) -> Path:
 def page(notebook: nbformat.NotebookNode, title: str) -> str:
     """Return an executed notebook as one HTML page that needs no network and names its figures."""
     notebook.metadata["title"] = title
+    notebook.metadata.pop("widgets", None)  # they need a kernel, or the network; their pictures stay
     describe_figures(notebook)
     notebook.cells.insert(0, nbformat.v4.new_markdown_cell("[← all verdicts](index.html)"))
     exporter = HTMLExporter(extra_loaders=[DictLoader({"page.html.j2": TEMPLATE})], template_file="page.html.j2")
@@ -86,7 +87,10 @@ def describe_figures(notebook: nbformat.NotebookNode) -> None:
         for output in cell.get("outputs", []):
             shown = output.get("data", {})
             if "image/png" in shown:  # nbconvert's page leaves out the text that an output may carry
-                shown["text/html"] = f'<img alt="{alt}" src="data:image/png;base64,{shown.pop("image/png").strip()}">'
+                shown.pop("application/vnd.jupyter.widget-view+json", None)
+                width = output.metadata.get("image/png", {}).get("width", "")
+                source = f"data:image/png;base64,{shown.pop('image/png').strip()}"
+                shown["text/html"] = f'<img alt="{alt}" src="{source}"{f" width={width}" if width else ""}>'
             elif "text/html" in shown:
                 shown["text/html"] = re.sub(r"<img(?![^>]*\balt=)", f'<img alt="{alt}"', shown["text/html"])
 
