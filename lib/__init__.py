@@ -1,9 +1,9 @@
 """Helpers of the DCGAN replication study, in reading order.
 
-`paths` -> `toys` -> `sources` -> `data` -> `models` -> `nets` -> `results` -> `train` -> `figures` -> `intervals` ->
-`latent` -> `attributes` -> `attribution` -> `pooling` -> `features` -> `newton` -> `probe` -> `verdicts`; `rows` reads
-batch files and `batch` runs them. Images are float32 NCHW in [-1, 1] everywhere but in `data` (uint8 at rest) and
-`figures`.
+`paths` -> `toys` -> `sources` -> `data` -> `models` -> `pooling` -> `features` -> `published` -> `nets` -> `results` ->
+`train` -> `conditional` -> `figures` -> `intervals` -> `latent` -> `attributes` -> `attribution` -> `newton` ->
+`probe` -> `verdicts`; `rows` reads batch files and `batch` runs them. Images are float32 NCHW in [-1, 1] everywhere but
+in `data` (uint8 at rest), `figures` and `conditional` ([0, 1], as the authors have it).
 """
 
 import sys

@@ -47,13 +47,14 @@ def recalibrate_batchnorm(net: nn.Module, x: Tensor | np.ndarray, batch_size: in
         sums[norm][1] += norm.running_var.double() * (n - 1) / n
 
     hooks = [m.register_forward_hook(add) for m in norms]
+    forward = getattr(net, "activations", net)  # D's head has no batch norm, and a truncated D no head
     starts = range(0, max(len(x) - batch_size, 0) + 1, batch_size)
     try:
         for m in norms:
             m.train().momentum = 1.0  # the running statistics are the last batch's
         with torch.no_grad():
             for start in starts:
-                net(_inputs(x, slice(start, start + batch_size), _device(net)))
+                forward(_inputs(x, slice(start, start + batch_size), _device(net)))
     finally:
         for hook in hooks:
             hook.remove()

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from lib import models, paths
+from lib import models, paths, published
 from lib.models import Description, Discriminator, Generator
 from lib.paths import write_atomically
 
@@ -57,12 +57,19 @@ def read_net(path: Path) -> tuple[dict[str, Tensor], Description, dict]:
     return tensors, Description(**json.loads(metadata["description"])), json.loads(metadata["record"])
 
 
-def load_net(path: Path) -> tuple[Generator, Discriminator, dict]:
-    """Rebuild G and D, in eval mode and float32, with their record. Raises ValueError as `read_net` does."""
+def load_net(net: str | Path) -> tuple[Generator, Discriminator, dict]:
+    """Rebuild G and D, in eval mode and float32, with their record.
+
+    net: what `find_net` takes, a file's path, or a net that the authors released (`radford2015-svhn`,
+    `radford2015-imagenet`). Raises ValueError as `find_net`, `read_net` and `published.load` do.
+    """
+    if net in published.NETS:
+        return published.load(net)
+    path = net if isinstance(net, Path) else find_net(net)
     tensors, description, record = read_net(path)
     G, D = models.from_description(description)
-    for prefix, net in (("G.", G), ("D.", D)):
-        load_weights(net, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, path)
+    for prefix, own in (("G.", G), ("D.", D)):
+        load_weights(own, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, path)
     return G.eval(), D.eval(), record
 
 
@@ -95,7 +102,8 @@ def find_net(net: str) -> Path:
     shipped = sorted(path.stem for path in paths.NETS.glob("*.safetensors"))
     if net not in shipped:
         raise ValueError(
-            f"unknown net {net!r}: give one of {', '.join(shipped)}, run:ID or a path to a .safetensors file"
+            f"unknown net {net!r}: give one of {', '.join([*shipped, *published.NETS])}, run:ID or a path to a "
+            ".safetensors file"
         )
     return paths.NETS / f"{net}.safetensors"
 
@@ -105,7 +113,7 @@ def ship(run: str, name: str) -> Path:
 
     Raises ValueError where it would be larger than LARGEST.
     """
-    G, D, record = load_net(find_net(f"run:{run}"))
+    G, D, record = load_net(f"run:{run}")
     path = paths.NETS / f"{name}.safetensors"
     save_net(path, G, D, record | {"run": run}, dtype=torch.float16)
     if path.stat().st_size > LARGEST:
