@@ -1,4 +1,4 @@
-"""What a unit of D responds to: guided backprop (paper, figure 5), the plain gradient and Grad-CAM.
+"""What a unit of D responds to: guided backprop (paper, figure 5), the gradient, Grad-CAM, the image it likes best.
 
 Guided backprop changes the gradient of every ReLU on its way down to the image. The tools at hand, captum's and
 pytorch-grad-cam's, look for `nn.ReLU` alone: on D, whose activations are LeakyReLU, they return the plain gradient
@@ -6,8 +6,12 @@ and say nothing, which is where report 000 gave up. The rules for LeakyReLU are 
 
 Everything explains D as it is at inference: in eval mode, with batch norm's running statistics, so that an image's
 map does not depend on the images beside it. D is left as it was found, after an error too.
+
+A map that looks right proves nothing: guided backprop draws the image's edges, whatever the weights are. Whether it
+does so here is measured as Adebayo et al. (2018, arXiv:1810.03292) ask: by randomising D's layers one after another.
 """
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -15,12 +19,19 @@ from typing import Literal
 import torch
 from captum.attr import LayerAttribution, LayerGradCam
 from torch import Tensor, nn
+from torchmetrics.functional import spearman_corrcoef
+from torchmetrics.functional.image import structural_similarity_index_measure
+from torchvision.transforms.functional import gaussian_blur
 
+from lib import features, models
 from lib.data import to_float
 from lib.models import Discriminator
 
 Rule = Literal["plain", "clamp", "springenberg"]
 RULES = ("plain", "clamp", "springenberg")
+METHODS = (*RULES, "grad-cam")
+
+JITTER, BLUR = 2, 0.4  # of `maximise`: pixels, and the Gaussian's sigma in pixels
 
 # what is explained: a filter, as (layer, map), by its strongest response anywhere in the image; or D's logit
 Target = tuple[int, int] | Literal["logit"]
@@ -91,7 +102,7 @@ def top_responses(
     values = []
     with _as_at_inference(D):
         for batch in x.split(batch_size):
-            batch = batch.to(D.head.weight.device)
+            batch = batch.to(_device(D))
             batch = to_float(batch) if batch.dtype == torch.uint8 else batch
             _check_images(D, batch)
             values.append(_response(D, batch, target))  # (batch_size,)
@@ -113,6 +124,68 @@ def to_panel(gradient: Tensor, percentile: float = 99) -> Tensor:
         if g.any():
             panel.copy_(g / g[g != 0].abs().quantile(percentile / 100))
     return panels.clamp(-1, 1)
+
+
+def explain(D: Discriminator, x: Tensor, target: Target, method: str, layer: int = -1) -> Tensor:
+    """Return one map per image by a method of METHODS: where pixels matter for `target`, whatever their sign.
+
+    The magnitude of the gradient, summed over channels, or Grad-CAM of `layer`. (N, nc, size, size) -> (N, 1, size,
+    size), not negative. Raises ValueError for an unknown method, and as the methods do.
+    """
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    if method == "grad-cam":
+        return grad_cam(D, x, layer, target)
+    return guided_backprop(D, x, target, method).abs().sum(1, keepdim=True)
+
+
+def randomise_downwards(D: Discriminator, x: Tensor, seed: int = 0) -> Iterator[tuple[str, Discriminator]]:
+    """Draw D's layers anew, one after another from the logit down to the image, and yield it after each.
+
+    The cascading randomisation of Adebayo et al., in a copy of D, which is changed further by the next step. Batch norm
+    is re-estimated on x (N, nc, size, size) each time: with the trained layers' statistics new layers would saturate.
+    """
+    D, generator = copy.deepcopy(D), torch.Generator().manual_seed(seed)
+    layers = {f"layer {i}": layer for i, layer in enumerate(D.layers)}
+    for name, part in reversed([*layers.items(), ("logit", D.head)]):
+        if any(True for _ in part.parameters()):  # a published D may have no head
+            models.initialise(part, generator)
+            yield name, features.recalibrate_batchnorm(D, x)
+
+
+def similarity(a: Tensor, b: Tensor) -> dict[str, Tensor]:
+    """Compare maps image by image: Spearman's rank correlation, and SSIM of the maps at one scale.
+
+    A map of one value ranks nothing: its correlation is 0. Two of (N, 1, H, W) -> {rank correlation, SSIM}, (N,) each.
+    """
+    a, b = (to_panel(maps.detach().cpu()) for maps in (a, b))
+    ranks = [spearman_corrcoef(one.flatten(), other.flatten()) for one, other in zip(a, b, strict=True)]
+    ssim = structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
+    return {"rank correlation": torch.stack(ranks), "SSIM": ssim}
+
+
+def maximise(D: Discriminator, target: Target, n: int = 3, steps: int = 100, lr: float = 0.05, seed: int = 0) -> Tensor:
+    """Draw n images that excite `target` as much as they can, by gradient ascent on their pixels (report 004).
+
+    Adam from faint noise, pixels kept in [-1, 1]. Each step looks at the images moved by up to JITTER pixels, and
+    blurs them a little: without it the ascent finds noise that no image holds.
+
+    -> (n, nc, size, size). Raises ValueError as `guided_backprop` does.
+    """
+    target, d, generator = _check_target(D, target), D.description, torch.Generator().manual_seed(seed)
+    x = (0.1 * torch.randn(n, d.nc, d.size, d.size, generator=generator)).to(_device(D))
+    optimizer = torch.optim.Adam([x], lr, maximize=True)
+    with _as_at_inference(D):
+        for _ in range(steps):
+            shift = torch.randint(-JITTER, JITTER + 1, (2,), generator=generator).tolist()
+            with torch.enable_grad():
+                moved = x.requires_grad_().roll(shift, (2, 3))
+                (gradient,) = torch.autograd.grad(_response(D, moved, target).sum(), x)
+            x.requires_grad_(False).grad = gradient
+            optimizer.step()
+            x.copy_(gaussian_blur(x, [5, 5], [BLUR, BLUR])).clamp_(-1, 1)
+    x.grad = None
+    return x
 
 
 def _response(D: Discriminator, x: Tensor, target: Target) -> Tensor:
@@ -159,6 +232,10 @@ def _rule(D: nn.Module, rule: Rule) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _device(D: Discriminator) -> torch.device:
+    return next(D.parameters()).device
 
 
 def _check_images(D: Discriminator, x: Tensor) -> None:

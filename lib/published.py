@@ -64,7 +64,7 @@ class Missing(nn.Module):
         self.message = message
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise AttributeError(self.message)
+        raise AttributeError(self.__dict__.get("message", name))  # a copy has no message yet
 
     def forward(self, *_: Tensor) -> NoReturn:
         raise ValueError(self.message)
