@@ -33,7 +33,7 @@ class Generator(nn.Module):
         affine: bool = False,
     ) -> None:
         super().__init__()
-        self.nz, self.classes, self.grid = nz, classes, _grid(size)
+        self.nz, self.classes, self.grid, self.shape = nz, classes, _grid(size), (nc, size, size)
         units = 2 * ngf * self.grid**2
         self.dense = nn.ModuleList(
             [nn.Linear(nz + classes, hidden, bias=False), nn.Linear(hidden + classes, units, bias=False)]
@@ -96,10 +96,12 @@ def fit(
 
     As the authors' code has it, the learning rate falls to zero over the second half of the training; the weights start
     from N(0, 0.02). Short enough to go without checkpoints. Raises ValueError for unlabelled images, labels that the
-    nets do not have, and fewer images than a minibatch.
+    nets do not have, images that do not fit, and fewer images than a minibatch.
     """
     if len(y) != len(x) or y.min() < 0 or y.max() >= G.classes:
         raise ValueError(f"labels from {y.min()} to {y.max()}: each image needs one of 0 to {G.classes - 1}")
+    if tuple(x.shape[1:]) != G.shape:
+        raise ValueError(f"images of {tuple(x.shape[1:])} do not fit a net for {G.shape}: change size or nc")
     if len(x) < settings.batch_size:
         raise ValueError(f"{len(x)} images are fewer than one minibatch of {settings.batch_size}: lower batch_size")
     generator = torch.Generator().manual_seed(settings.seed)
