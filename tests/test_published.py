@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.signal import convolve
 
-from lib import features, nets, paths, published
+from lib import features, models, nets, paths, published
 from lib.published import NETS, load_radford2015
 
 WIDTHS = {"svhn": {"ngf": 4, "ndf": 4, "nz": 6}, "imagenet": {"ngf": 2, "ndf": 2, "nz": 5}}
@@ -143,6 +143,8 @@ def test_a_d_ends_below_a_missing_file(tmp_path):
     ours = features.extract(D, x)
     assert ours.shape == (130, (2 + 2 + 4 + 4) * 16) == (130, features.feature_length(D.description))
     torch.testing.assert_close(ours, features.extract(whole, x, layers=[0, 1, 2, 3]))
+    untrained = features.recalibrate_batchnorm(models.from_description(D.description)[1], x)
+    assert features.extract(untrained, x).shape == ours.shape, "the control ends where D ends"
     with pytest.raises(ValueError, match="only the features of convolutions 0 to 3: missing 30_discrim_params.jl_11"):
         D(x)
     with pytest.raises(ValueError, match="the net has 0, 1, 2, 3"):
