@@ -3,7 +3,8 @@
 Every net follows the paper's guidelines (section 3): strided convolutions down in D, fractionally-strided ones up in
 G, batch norm everywhere but on G's output and D's input, ReLU and tanh in G, LeakyReLU 0.2 in D, no hidden fully
 connected layer. A description says how often the image is halved on its way to a 4 x 4 grid, how many convolutions
-stand at each scale, and how wide they are; G mirrors D.
+stand at each scale, and how wide they are; G mirrors D. It also holds what the guidelines replace, so that each of
+them can be put to the test.
 
 What differs from the authors' code: PyTorch's convolution is a cross-correlation (`published` flips their kernels);
 batch norm keeps running averages beside the batch statistics that the authors always use (`features` re-estimates
@@ -14,6 +15,7 @@ the loss can be computed without overflow.
 import math
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -35,14 +37,21 @@ class Description:
     ndf: int = 128  # the same in D
     project_bn: str = "unit"  # batch norm over G's projection: per unit (the authors' code) or per channel
     bn_eps: float = 1e-5
+    batch_norm: str = "guideline"  # on all layers but D's input and G's output; D_input, G_output: there too
+    resample: str = "strides"  # how scales change: strides, or pooling (max in D, nearest neighbours in G)
+    hidden: int = 0  # units of a fully connected hidden layer in G and in D; the guideline: none
+    G_activation: str = "relu"  # or tanh
 
     def __post_init__(self) -> None:
+        if not isinstance(self.size, Integral):
+            raise ValueError(f"image size {self.size!r}: must be a whole number")
         scales = math.log2(max(self.size, 1) / GRID)
         if scales < 1 or scales != int(scales):
             raise ValueError(f"image size {self.size}: the net takes {GRID} times a power of two, such as 16, 32, 64")
-        for name in ("nc", "nz", "ngf", "ndf"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+        for name, least in {"nc": 1, "nz": 1, "ngf": 1, "ndf": 1, "hidden": 0}.items():
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < least:
+                raise ValueError(f"{name} = {value!r}: must be a whole number of at least {least}")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} = {getattr(self, name)!r}: choose one of {', '.join(map(str, choices))}")
@@ -63,6 +72,9 @@ CHOICES = {
     "kernel": (3, 4, 5),
     "convs_per_scale": (1, 2),
     "project_bn": ("unit", "channel"),
+    "batch_norm": ("guideline", "D_input", "G_output", "none"),
+    "resample": ("strides", "pooling"),
+    "G_activation": ("relu", "tanh"),
 }
 
 ARCHITECTURES = {
@@ -115,26 +127,30 @@ class Generator(nn.Module):
         super().__init__()
         self.description = d = description
         maps = d.maps(d.ngf)[::-1]
-        self.projection = nn.Linear(d.nz, maps[0] * GRID * GRID, bias=False)
+        activation = {"relu": nn.ReLU, "tanh": nn.Tanh}[d.G_activation]
+        self.hidden = _hidden(d, d.nz, activation())
+        self.projection = nn.Linear(d.hidden or d.nz, maps[0] * GRID * GRID, bias=False)
         units = maps[0] * GRID * GRID if d.project_bn == "unit" else maps[0]
-        self.projection_bn = (nn.BatchNorm1d if d.project_bn == "unit" else nn.BatchNorm2d)(units, eps=d.bn_eps)
+        norm = _norm(d, units, nn.BatchNorm1d if d.project_bn == "unit" else nn.BatchNorm2d)
+        self.projection_bn = norm[0] if norm else nn.Identity()
+        self.activation = activation()
         layers = []
         for (m_in, m_out), stride in zip(pairwise(maps), d.strides[::-1], strict=True):
-            conv = _up(m_in, m_out, d.kernel, stride)
             last = len(layers) == len(d.strides) - 1
-            tail = [nn.Tanh()] if last else [nn.BatchNorm2d(m_out, eps=d.bn_eps), nn.ReLU(inplace=True)]
-            layers.append(nn.Sequential(conv, *tail))
+            norm = _norm(d, m_out, guideline=not last, variant="G_output")
+            end = nn.Tanh() if last else nn.ReLU(inplace=True) if d.G_activation == "relu" else activation()
+            layers.append(nn.Sequential(*_up(d, m_in, m_out, stride), *norm, end))
         self.layers = nn.ModuleList(layers)
 
     def project(self, z: Tensor) -> Tensor:
         """Project z to the first feature maps: (N, nz) -> (N, C, 4, 4)."""
-        h = self.projection(z)
+        h = self.projection(self.hidden(z))
         if self.description.project_bn == "unit":
             h = self.projection_bn(h)
         h = h.unflatten(1, (-1, GRID, GRID))
         if self.description.project_bn == "channel":
             h = self.projection_bn(h)
-        return h.relu()  # (N, C, 4, 4)
+        return self.activation(h)  # (N, C, 4, 4)
 
     def activations(self, z: Tensor) -> list[Tensor]:
         """Return every layer's output, the projection first and the image last: [(N, C_l, H_l, W_l), ...]."""
@@ -163,10 +179,14 @@ class Discriminator(nn.Module):
         maps = d.maps(d.ndf)
         layers = []
         for (m_in, m_out), stride in zip(pairwise(maps), d.strides, strict=True):
-            norm = [nn.BatchNorm2d(m_out, eps=d.bn_eps)] if layers else []  # none on the input layer
-            layers.append(nn.Sequential(_down(m_in, m_out, d.kernel, stride), *norm, nn.LeakyReLU(0.2, inplace=True)))
+            norm = _norm(d, m_out, guideline=bool(layers), variant="D_input")
+            pool = [nn.MaxPool2d(stride)] if d.resample == "pooling" and stride > 1 else []
+            conv = _down(m_in, m_out, d.kernel, 1 if pool else stride)
+            layers.append(nn.Sequential(conv, *norm, nn.LeakyReLU(0.2, inplace=True), *pool))
         self.layers = nn.ModuleList(layers)
-        self.head = nn.Linear(maps[-1] * GRID * GRID, 1, bias=False)
+        units = maps[-1] * GRID * GRID
+        self.hidden = _hidden(d, units, nn.LeakyReLU(0.2))
+        self.head = nn.Linear(d.hidden or units, 1, bias=False)
 
     def activations(self, x: Tensor) -> list[Tensor]:
         """Return every convolution's output after its LeakyReLU, image side first: [(N, C_l, H_l, W_l), ...]."""
@@ -177,7 +197,7 @@ class Discriminator(nn.Module):
         return hs
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.activations(x)[-1].flatten(1)).squeeze(1)  # (N,)
+        return self.head(self.hidden(self.activations(x)[-1].flatten(1))).squeeze(1)  # (N,)
 
 
 def find_device(device: str) -> torch.device:
@@ -209,9 +229,28 @@ def _down(m_in: int, m_out: int, kernel: int, stride: int) -> nn.Conv2d:
     return nn.Conv2d(m_in, m_out, kernel, stride, padding=(kernel - 1) // 2, bias=False)
 
 
-def _up(m_in: int, m_out: int, kernel: int, stride: int) -> nn.ConvTranspose2d:
-    """Return a fractionally-strided convolution that multiplies the image's side by `stride`."""
+def _up(description: Description, m_in: int, m_out: int, stride: int) -> list[nn.Module]:
+    """Return what multiplies the image's side by `stride`: one fractionally-strided convolution, by the guidelines."""
+    kernel = description.kernel
+    if description.resample == "pooling" and stride > 1:
+        return [nn.Upsample(scale_factor=stride), _down(m_in, m_out, kernel, 1)]
     if kernel == 4 and stride == 1:
         raise ValueError("kernel = 4: a convolution of stride 1 needs an odd kernel (3 or 5)")
     extra = stride - 1 if kernel % 2 else 0
-    return nn.ConvTranspose2d(m_in, m_out, kernel, stride, (kernel - 1) // 2, output_padding=extra, bias=False)
+    return [nn.ConvTranspose2d(m_in, m_out, kernel, stride, (kernel - 1) // 2, output_padding=extra, bias=False)]
+
+
+def _hidden(description: Description, units: int, activation: nn.Module) -> nn.Sequential:
+    """Return the fully connected hidden layer over `units`; nothing, by the guidelines."""
+    if not description.hidden:
+        return nn.Sequential()
+    norm = _norm(description, description.hidden, nn.BatchNorm1d)
+    return nn.Sequential(nn.Linear(units, description.hidden, bias=False), *norm, activation)
+
+
+def _norm(
+    description: Description, units: int, kind: type = nn.BatchNorm2d, guideline: bool = True, variant: str = ""
+) -> list[nn.Module]:
+    """Return a layer's batch norm, or nothing: as the guideline has it for this layer, or a variant."""
+    wanted = description.batch_norm == variant or (guideline and description.batch_norm != "none")
+    return [kind(units, eps=description.bn_eps)] if wanted else []

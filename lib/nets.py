@@ -2,9 +2,10 @@
 
 A pickle from a stranger runs code when it is loaded and a bare state dict does not say which net it belongs to. Here
 one file holds the weights of G and D, the `Description` that rebuilds them and a JSON record; it is written under
-another name and renamed when it is whole.
+another name and renamed when it is whole, and a checksum over all of it tells when it no longer is.
 """
 
+import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -38,12 +39,25 @@ def save_net(
     if dtype:
         tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
     tensors |= extra or {}
+    tensors = {k: v.cpu().contiguous() for k, v in tensors.items()}
     metadata = {"description": json.dumps(asdict(G.description)), "record": json.dumps(record)}
-    write_atomically(path, save({k: v.cpu().contiguous() for k, v in tensors.items()}, metadata))
+    write_atomically(path, save(tensors, metadata | {"sha256": _digest(tensors, metadata)}))
+
+
+def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """Hash everything that a file of `save_net` holds."""
+    digest = hashlib.sha256(json.dumps([metadata.get("description"), metadata.get("record")]).encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def read_net(path: Path) -> tuple[dict[str, Tensor], Description, dict]:
-    """Read a file of `save_net`: its tensors, description and record. Raises ValueError where it is none, or is cut."""
+    """Read a file of `save_net`: its tensors, description and record.
+
+    Raises ValueError where it is none, is cut or has lost its checksum (files of before there was one are taken).
+    """
     if not path.is_file():
         raise ValueError(f"no net at {path}: train one first (notebook 01, or `make study`)")
     try:
@@ -52,6 +66,8 @@ def read_net(path: Path) -> tuple[dict[str, Tensor], Description, dict]:
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - not a dict
     except SafetensorError as error:
         raise ValueError(f"{path} is no whole safetensors file ({error}): delete it and train again") from error
+    if metadata.get("sha256", digest := _digest(tensors, metadata)) != digest:
+        raise ValueError(f"{path} is damaged (its checksum differs): delete it and train again")
     if "description" not in metadata:
         raise ValueError(f"{path} is no net of this study: its description is missing")
     return tensors, Description(**json.loads(metadata["description"])), json.loads(metadata["record"])

@@ -5,7 +5,8 @@ alone), STUDY_DATA. Tests move the notebooks too, with STUDY_NOTEBOOKS.
 """
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,16 +43,31 @@ def find_source(path: str) -> Path:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file that is either whole or, where anything fails, not there at all. OSError names the file."""
     part = path.with_name(f"{path.name}.part-{os.getpid()}")
+    with naming(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except OSError:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, so that others can read it at once. OSError names the file."""
+    with naming(path), path.open("a") as file:
+        file.write(f"{line}\n")
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Say of an OSError in the block which file could not be written, and the way out."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        yield
     except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise OSError(
-            error.errno, f"cannot write {path}: {error.strerror}; free space or choose another folder"
-        ) from error
+        why = f"cannot write {path}: {error.strerror}; free space or choose another folder"
+        raise OSError(error.errno, why) from error

@@ -3,14 +3,18 @@
 The loop is the paper's: minibatches of real images and of samples, D's two halves normalised apart, binary
 cross-entropy, Adam. What makes it fast on a CPU, and the same training still: images stay uint8 until their minibatch,
 bfloat16 convolutions on channels-last tensors, G's samples shared between D's step and G's, and no gradients of D's
-weights in G's step.
+weights in G's step. On a GPU the images lie on the device where they fit, and are gathered ahead where they do not.
 """
 
 import hashlib
 import json
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 
 import pandas as pd
@@ -19,13 +23,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lib import data, models, nets, paths, results
+from lib import checkpoints, data, health, models, nets, paths, results
 from lib.data import ImageSet
 from lib.models import Description, Discriminator, Generator
 
 SAMPLES = 64  # images of the fixed z that show the training's course
 GRIDS = 8  # times at which they are taken
+CHECKS = 20  # times at which the nets' health is measured
 LOGGED = 400  # lines of log.jsonl, about
+ON_DEVICE = 8 * 2**30  # bytes; a larger set stays in memory or in its file, and streams to the device
 
 
 @dataclass(frozen=True)
@@ -40,11 +46,22 @@ class Settings:
     update: str  # both: each minibatch updates D, then G; alternate: D and G in turn, as the authors' code does
     precision: str  # float32, or bfloat16 (autocast; weights and Adam stay float32)
     seed: int
+    compile: bool = False  # torch.compile: pays on a GPU, after minutes
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "lr"):
-            if getattr(self, name) <= 0:
+        for name, least in {"batch_size": 2, "seed": 0}.items():
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool) or not least <= value < 2**32:
+                raise ValueError(f"{name} = {value!r}: must be a whole number from {least} to {2**32 - 1}")
+        for name in ("epochs", "lr", "beta1", "weight_decay"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value) or value < 0:
+                raise ValueError(f"{name} = {value!r}: must be a number, and not below 0")
+        for name in ("epochs", "lr"):
+            if getattr(self, name) == 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be above 0")
+        if self.beta1 >= 1:
+            raise ValueError(f"beta1 = {self.beta1}: must be below 1")
         for name, choices in {"update": ("both", "alternate"), "precision": ("float32", "bfloat16")}.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} = {getattr(self, name)!r}: choose one of {', '.join(choices)}")
@@ -66,6 +83,8 @@ class Training:
     def __post_init__(self) -> None:
         for net in (self.G, self.D):
             net.to(self.device, memory_format=torch.channels_last).train()
+            if self.settings.compile:
+                net.compile()
         s = self.settings
         self.optimizers = {
             name: torch.optim.Adam(net.parameters(), s.lr, (s.beta1, 0.999), weight_decay=s.weight_decay, fused=True)
@@ -113,6 +132,13 @@ class Training:
         loss.backward()
         self.optimizers[name].step()
 
+    def norms(self) -> dict[str, float]:
+        """Return the nets' norms, weights and statistics together: not finite where any of these is not."""
+        tensors = {
+            name: [v for v in getattr(self, name).state_dict().values() if v.is_floating_point()] for name in "GD"
+        }
+        return {f"norm of {name}": torch.stack([v.norm() for v in own]).norm().item() for name, own in tensors.items()}
+
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
 
@@ -142,49 +168,77 @@ def fit(
     minutes: float = 5,
     snapshots: int = 0,
     progress: bool = True,
+    watch: Callable[[Training], None] | None = None,
+    on_device: int = ON_DEVICE,
 ) -> Training:
     """Train a net on uint8 images x (N, nc, size, size), resuming from `folder` where a training stopped there.
 
     minutes: between checkpoints. snapshots: nets kept at even distances beside the last, as snapshot-STEP.safetensors.
-    Writes checkpoint.safetensors and log.jsonl into folder. Raises ValueError where x does not fit the net, is smaller
-    than a minibatch, or where folder holds another training (it says what differs).
+    watch: is called with the training whenever its health was measured. on_device: bytes of x that may lie on the
+    device. Writes checkpoints, log.jsonl and snapshots into folder. SIGINT and SIGTERM save before they stop it.
+    Raises ValueError where x does not fit the net, is smaller than a minibatch, or where folder holds another training
+    (it says what differs), FloatingPointError where a loss is not finite, OSError where folder cannot be written.
     """
-    expected = (description.nc, description.size, description.size)
-    if tuple(x.shape[1:]) != expected:
-        raise ValueError(f"images of {tuple(x.shape[1:])} do not fit a net for {expected}: change size or nc")
-    if len(x) < settings.batch_size:
-        raise ValueError(f"{len(x)} images are fewer than one minibatch of {settings.batch_size}: lower batch_size")
-    training = Training(*models.from_description(description, settings.seed), settings, torch.device(device))
-    resume(training, folder)
-    total = steps_of(settings, len(x))
-    sampled = {round(total * (i / (GRIDS - 1)) ** 2) for i in range(GRIDS)}  # early changes are the largest
-    kept = {round(total * (i + 1) / snapshots) for i in range(snapshots)}
-    log_every, saved = max(1, total // LOGGED), time.monotonic()
-    x = x.to(device) if torch.device(device).type != "cpu" else x
-    bar = tqdm(total=total * settings.batch_size, initial=training.step * settings.batch_size, unit=" images",
-               disable=not progress, mininterval=10, smoothing=0.05)  # fmt: skip
-    if training.step == 0:
-        training.take_samples()
-    for batch in minibatches(x, settings, training.step, total):
-        began = time.perf_counter()
-        measured = training.train_minibatch(
-            data.to_float(batch.to(device)).contiguous(memory_format=torch.channels_last)
-        )
-        training.seconds += time.perf_counter() - began
-        bar.update(settings.batch_size)
-        if training.step % log_every < len(("D", "G")) or training.step == total:  # both turns of an alternation
-            training.log.append({"step": training.step} | {k: v.item() for k, v in measured.items()})
-        if training.step in sampled:
+    _check_images(description, settings, x)
+    device = torch.device(device)
+    due = plan(steps_of(settings, len(x)), snapshots)
+    real = data.to_float(x[:: max(1, len(x) // SAMPLES)][:SAMPLES].to(device))
+    with checkpoints.hold(folder), checkpoints.deferred_signals() as signals, _memory_errors(device, settings):
+        training = Training(*models.from_description(description, settings.seed), settings, device)
+        resume(training, folder, len(x))
+        if training.step == 0:
             training.take_samples()
-        if training.step in kept:
-            nets.save_net(
-                folder / f"snapshot-{training.step:06d}.safetensors", training.G, training.D, {"step": training.step}
-            )
-        if training.step == total or time.monotonic() - saved > 60 * minutes:
-            save(training, folder)
-            saved = time.monotonic()
-    bar.close()
+        bar = tqdm(total=max(due["log"]) * settings.batch_size, initial=training.step * settings.batch_size,
+                   unit=" images", disable=not progress, mininterval=10, smoothing=0.05)  # fmt: skip
+        saved = time.monotonic()
+        for batch in _placed(x, device, on_device, settings, training.step, max(due["log"])):
+            began = time.perf_counter()
+            measured = training.train_minibatch(batch)
+            training.seconds += time.perf_counter() - began
+            bar.update(settings.batch_size)
+            _note(training, measured, due, folder, real)
+            if training.step in due["end"] or signals or time.monotonic() - saved > 60 * minutes:
+                save(training, folder, len(x))
+                saved = time.monotonic()
+            if watch and training.step in due["check"]:
+                watch(training)
+            if signals:
+                break
+        bar.close()
     return training
+
+
+def plan(total: int, snapshots: int) -> dict[str, set[int]]:
+    """Return the minibatches after which something is due: end, log, sample, check and snapshot."""
+    log_every = max(1, total // LOGGED)
+    checks = {round(total * (i + 1) / CHECKS) for i in range(CHECKS)} - {0}
+    both_turns = {step for step in range(1, total + 1) if step % log_every < len(("D", "G"))}
+    return {
+        "end": {total},
+        "log": both_turns | checks,
+        "sample": {round(total * (i / (GRIDS - 1)) ** 2) for i in range(GRIDS)},  # early changes are the largest
+        "check": checks,
+        "snapshot": {round(total * (i + 1) / snapshots) for i in range(snapshots)},
+    }
+
+
+def _note(
+    training: Training, measured: dict[str, Tensor], due: dict[str, set[int]], folder: Path, real: Tensor
+) -> None:
+    """Keep what is due after a minibatch: samples, a line of the log with losses and health, a snapshot."""
+    step = training.step
+    if step in due["sample"]:
+        training.take_samples()
+    if step in due["log"]:
+        line = {"step": step} | {name: value.item() for name, value in measured.items()}
+        health.require_finite(line)
+        if step in due["check"]:
+            line |= health.measure(training.G, training.D, training.fixed_z, real)
+        training.log.append(line)
+        paths.append_line(folder / "log.jsonl", json.dumps(line))
+    if step in due["snapshot"]:
+        health.require_finite({"step": step} | training.norms())
+        nets.save_net(folder / f"snapshot-{step:06d}.safetensors", training.G, training.D, {"step": step})
 
 
 def steps_of(settings: Settings, n: int) -> int:
@@ -204,33 +258,78 @@ def minibatches(x: Tensor, settings: Settings, start: int, total: int) -> Iterat
         yield x[order[first : first + settings.batch_size].to(x.device)]
 
 
-def save(training: Training, folder: Path) -> None:
-    """Write the checkpoint and the log of a training."""
+def _placed(
+    x: Tensor, device: torch.device, on_device: int, settings: Settings, start: int, total: int
+) -> Iterator[Tensor]:
+    """Yield minibatches as float32 on the device: from there where the set fits, else gathered one ahead."""
+    fits = x.nbytes <= on_device
+    batches = minibatches(x.to(device) if fits else x, settings, start, total)
+    if device.type != "cpu" and not fits:
+        batches = _ahead(batch.pin_memory().to(device, non_blocking=True) for batch in batches)
+    for batch in batches:
+        yield data.to_float(batch).contiguous(memory_format=torch.channels_last)
+
+
+def _ahead(batches: Iterator[Tensor]) -> Iterator[Tensor]:
+    """Prepare each minibatch in a thread while the one before it is trained on."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, batches, None)
+            yield batch
+
+
+def _check_images(description: Description, settings: Settings, x: Tensor) -> None:
+    expected = (description.nc, description.size, description.size)
+    if tuple(x.shape[1:]) != expected:
+        raise ValueError(f"images of {tuple(x.shape[1:])} do not fit a net for {expected}: change size or nc")
+    if len(x) < settings.batch_size:
+        raise ValueError(f"{len(x)} images are fewer than one minibatch of {settings.batch_size}: lower batch_size")
+
+
+@contextmanager
+def _memory_errors(device: torch.device, settings: Settings) -> Iterator[None]:
+    """Say what to lower where the device's memory is too small."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        given = f"minibatches of {settings.batch_size} images in {settings.precision}"
+        way_out = (
+            "lower batch_size, ngf, ndf or size, or take precision bfloat16; a smaller training will be another one"
+        )
+        raise torch.OutOfMemoryError(f"{device} has too little memory for {given}: {way_out}") from error
+
+
+def save(training: Training, folder: Path, n: int) -> None:
+    """Write a checkpoint of a training on n images. Raises FloatingPointError rather than save weights not finite."""
+    health.require_finite({"step": training.step} | training.norms())
     extra = {f"sample.{step}": images for step, images in training.samples.items()}
     extra["z_generator"] = training.z_generator.get_state()
     for name, optimizer in training.optimizers.items():
         for i, moments in optimizer.state_dict()["state"].items():
             extra |= {f"adam.{name}.{i}.{k}": v for k, v in moments.items()}
-    record = {"settings": asdict(training.settings), "step": training.step, "seconds": training.seconds}
-    lines = "".join(json.dumps(line) + "\n" for line in training.log)
-    nets.write_atomically(folder / "log.jsonl", lines.encode())
-    nets.save_net(folder / "checkpoint.safetensors", training.G, training.D, record, extra)
+    record = {"settings": asdict(training.settings), "images": n, "seconds": training.seconds}
+    checkpoints.write(folder, training.step, training.G, training.D, record, extra)
 
 
-def resume(training: Training, folder: Path) -> None:
-    """Bring a fresh training to the state of folder's checkpoint, if there is one."""
-    path = folder / "checkpoint.safetensors"
-    if not path.exists():
+def resume(training: Training, folder: Path, n: int) -> None:
+    """Bring a fresh training on n images to the state of folder's last whole checkpoint, if there is one.
+
+    Raises ValueError where that is another training's, and says what differs.
+    """
+    found = checkpoints.read(folder)
+    if found is None:
+        checkpoints.read_log(folder, 0)
         return
-    tensors, description, record = nets.read_net(path)
-    asked = asdict(training.G.description) | asdict(training.settings)
-    there = asdict(description) | record["settings"]
+    tensors, description, record = found
+    asked = asdict(training.G.description) | asdict(training.settings) | {"images": n}
+    there = asdict(description) | record["settings"] | {"images": record["images"]}
     differing = [f"{k} = {there.get(k)} there, {v} asked" for k, v in asked.items() if there.get(k) != v]
     if differing:
-        raise ValueError(f"{path} is another training ({'; '.join(differing)}): choose another folder or delete it")
+        raise ValueError(f"{folder} holds another training ({'; '.join(differing)}): choose another or delete it")
     for name, net in (("G", training.G), ("D", training.D)):
         own = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
-        nets.load_weights(net, own, path)
+        nets.load_weights(net, own, folder)
         state = training.optimizers[name].state_dict()
         for key, value in tensors.items():
             if key.startswith(f"adam.{name}."):
@@ -243,10 +342,9 @@ def resume(training: Training, folder: Path) -> None:
     training.step, training.seconds = record["step"], record["seconds"]
     training.z_generator.set_state(tensors["z_generator"])
     training.samples = {int(k.split(".")[1]): v for k, v in tensors.items() if k.startswith("sample.")}
-    log = (folder / "log.jsonl").read_text().splitlines()
-    training.log = [line for line in map(json.loads, log) if line["step"] <= training.step]
+    training.log = checkpoints.read_log(folder, training.step)
 
 
 def log_frame(training: Training) -> pd.DataFrame:
-    """Return the log as a frame: one row per logged minibatch, columns step, loss_D, loss_G, D_x, D_G_z."""
+    """Return the log as a frame: a row per logged minibatch, columns step, loss_D, loss_G, D_x, D_G_z and health's."""
     return pd.DataFrame(training.log)

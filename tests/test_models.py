@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib import models
+from lib import features, models
 
 
 def conv_shapes(net):
@@ -113,6 +113,56 @@ def test_the_guidelines(name):
     assert sum(isinstance(m, nn.Linear) for net in (G, D) for m in net.modules()) == 2, "z's projection and D's logit"
 
 
+VARIANTS = [
+    {"batch_norm": "D_input"}, {"batch_norm": "G_output"}, {"batch_norm": "none"}, {"resample": "pooling"},
+    {"hidden": 24}, {"G_activation": "tanh"}, {"kernel": 4}, {"prior": "gaussian"}, {"project_bn": "channel"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=lambda c: " ".join(f"{k}-{v}" for k, v in c.items()))
+def test_every_variant_learns_and_gives_features(changes):
+    """Each departs in its one point, sends a gradient to every weight, and keeps D's maps, which the features need."""
+    G, D = models.build("paper64", **{"size": 32, "ngf": 8, "ndf": 8} | changes)
+    x = G(G.sample_z(4, torch.Generator().manual_seed(0)))
+    assert x.shape == (4, 3, 32, 32) and x.abs().max() <= 1
+    D(x).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for net in (G, D) for p in net.parameters())
+    assert [tuple(h.shape[1:]) for h in D.activations(x)] == [(8, 16, 16), (16, 8, 8), (32, 4, 4)]
+    assert features.extract(D, x.detach()).shape == (4, features.feature_length(D.description)) == (4, 56 * 16)
+    for net in (G, D):  # the running averages can be estimated anew and the net saved, whatever it is made of
+        inputs = torch.randn(8, 100) if net is G else x.detach()
+        assert not features.recalibrate_batchnorm(net, inputs).training
+
+
+def test_what_the_guidelines_replace():
+    """The modules by name, so that a variant cannot quietly be the guideline's net."""
+
+    def names(changes):
+        nets = models.build("paper64", **{"size": 16, "ngf": 8, "ndf": 8} | changes)
+        leaves = [[m for m in net.modules() if not [*m.children()]] for net in nets]
+        return ["-".join(type(m).__name__ for m in own if not isinstance(m, nn.Sequential)) for own in leaves]
+
+    norm = "BatchNorm2d"
+    guideline = G, D = names({})
+    assert guideline == [
+        f"Linear-BatchNorm1d-ReLU-ConvTranspose2d-{norm}-ReLU-ConvTranspose2d-Tanh",
+        f"Conv2d-LeakyReLU-Conv2d-{norm}-LeakyReLU-Linear",
+    ]
+    assert names({"batch_norm": "D_input"}) == [G, f"Conv2d-{norm}-LeakyReLU-Conv2d-{norm}-LeakyReLU-Linear"]
+    assert names({"batch_norm": "G_output"}) == [G.replace("ConvTranspose2d-Tanh", f"ConvTranspose2d-{norm}-Tanh"), D]
+    assert names({"batch_norm": "none"})[1] == "Conv2d-LeakyReLU-Conv2d-LeakyReLU-Linear"
+    assert "BatchNorm" not in names({"batch_norm": "none"})[0]
+    assert names({"resample": "pooling"}) == [
+        G.replace("ConvTranspose2d", "Upsample-Conv2d"),
+        f"Conv2d-LeakyReLU-MaxPool2d-Conv2d-{norm}-LeakyReLU-MaxPool2d-Linear",
+    ]
+    assert names({"G_activation": "tanh"}) == [G.replace("ReLU", "Tanh"), D]
+    assert names({"hidden": 24}) == [
+        f"Linear-BatchNorm1d-ReLU-{G}",
+        D.replace("LeakyReLU-Linear", "LeakyReLU-Linear-BatchNorm1d-LeakyReLU-Linear"),
+    ]
+
+
 def test_batch_norm_over_the_projection():
     assert models.build("imagenet32", ngf=8, ndf=8)[0].projection_bn.num_features == 32 * 16, "per unit"
     assert models.build("tutorial64", ngf=8, ndf=8)[0].projection_bn.num_features == 64, "per channel"
@@ -144,7 +194,12 @@ def test_priors():
         (lambda: models.build("paper64", width=3), "a net has no width: it has size"),
         (lambda: models.build("paper64", size=28), "image size 28: the net takes"),
         (lambda: models.build("paper64", size=0), "image size 0"),
+        (lambda: models.build("paper64", size=32.0), "image size 32.0: must be a whole number"),
         (lambda: models.build("paper64", ngf=0), "ngf = 0"),
+        (lambda: models.build("paper64", ndf=1.5), "ndf = 1.5: must be a whole number"),
+        (lambda: models.build("paper64", hidden=-1), "hidden = -1: must be a whole number of at least 0"),
+        (lambda: models.build("paper64", batch_norm="some"), "batch_norm = 'some': choose one of guideline"),
+        (lambda: models.build("paper64", kernel=4, resample="pooling"), "kernel = 4: a convolution of stride 1 needs"),
         (lambda: models.build("paper64", prior="cauchy"), "prior = 'cauchy': choose one of uniform, gaussian"),
         (lambda: models.build("imagenet32", kernel=4), "kernel = 4: a convolution of stride 1 needs an odd kernel"),
         (lambda: models.find_device("cuda:7" if not torch.cuda.is_available() else "tpu"), "there is none on this"),

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import random
 
 import pytest
 import torch
@@ -60,6 +61,22 @@ def test_damaged_and_foreign_files(tmp_path, pair):
     save_file({"weight": torch.ones(2)}, path)
     with pytest.raises(ValueError, match="is no net of this study: its description is missing"):
         nets.load_net(path)
+
+
+def test_a_flipped_bit_is_found_wherever_it_is(tmp_path, pair):
+    path = tmp_path / "net.safetensors"
+    nets.save_net(path, *pair, {"step": 3}, {"extra": torch.arange(3)})
+    whole = path.read_bytes()
+    chance = random.Random(0)
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for at in [*chance.sample(range(header), 60), *chance.sample(range(header, len(whole)), 60)]:
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << chance.randrange(8)]) + whole[at + 1 :])
+        try:
+            tensors, description, record = nets.read_net(path)
+        except ValueError:
+            continue
+        assert whole[at - 6 : at + 6].find(b"sha256") >= 0, f"bit {at} was flipped unseen"  # of the checksum's name
+        assert description == pair[0].description and record == {"step": 3} and len(tensors["extra"]) == 3
 
 
 def test_another_nets_weights_are_refused(tmp_path, pair):

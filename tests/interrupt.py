@@ -1,0 +1,87 @@
+"""Stop a training again and again, and compare what it becomes with one that nothing stopped.
+
+`python tests/interrupt.py FOLDER` prints what happened as JSON; test_train runs it. One process imports torch and forks
+the trainings, which are then killed from outside at random moments: in a minibatch, in a write, while they resume.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from lib import checkpoints, models, nets, train
+
+KILLS = 20
+X = torch.randint(0, 256, (320, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+NET = models.describe("tutorial64", size=16, nc=1, ngf=8, ndf=8)
+SETTINGS = train.Settings(8, 32, 2e-4, 0.5, 0.0, "both", "float32", 0)  # 80 minibatches
+INTERRUPTED = 77  # exit status of a training that ended in KeyboardInterrupt
+
+
+def begin(folder: Path) -> int:
+    """Train in a child process, with a checkpoint every 20 ms; return its process id."""
+    if pid := os.fork():
+        return pid
+    status = 1
+    try:
+        train.fit(NET, SETTINGS, X, folder, minutes=1 / 3000, progress=False)
+        status = 0
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    finally:
+        os._exit(status)
+
+
+def reached(folder: Path) -> int:
+    """Return the step of the last whole line of the log, while it is written."""
+    log = folder / "log.jsonl"
+    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+    return max((json.loads(line)["step"] for line in lines if line.endswith("\n")), default=0)
+
+
+def stop(folder: Path, number: int, target: int, delay: float) -> dict:
+    """Train until the log reaches `target`, wait `delay` seconds, send a signal; return how it ended."""
+    pid, deadline = begin(folder), time.monotonic() + 60
+    while reached(folder) < target and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(delay)
+    os.kill(pid, number)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return {"status": status, "step": int(checkpoints.find(folder)[0].stem[11:]) if checkpoints.find(folder) else 0}
+
+
+def outcome(folder: Path) -> tuple[dict, list[dict]]:
+    """Train to the end; return all tensors of the last checkpoint, and the log."""
+    status = os.waitstatus_to_exitcode(os.waitpid(begin(folder), 0)[1])
+    assert status == 0, status
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    return nets.read_net(checkpoints.find(folder)[0])[0], [json.loads(line) for line in lines]
+
+
+def same(one: tuple[dict, list[dict]], other: tuple[dict, list[dict]]) -> bool:
+    tensors = one[0].keys() == other[0].keys() and all(torch.equal(v, other[0][k]) for k, v in one[0].items())
+    return tensors and one[1] == other[1]
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    chance = random.Random(0)
+    undisturbed = outcome(folder / "undisturbed")
+    targets = sorted(chance.sample(range(70), KILLS))
+    killed = [stop(folder / "killed", signal.SIGKILL, t, chance.uniform(0, 0.03)) for t in targets]
+    told = {
+        name: stop(folder / name, getattr(signal, name), chance.randrange(5, 60), chance.uniform(0, 0.03))
+        for name in ("SIGINT", "SIGTERM")
+    }
+    told = {name: end | {"logged": reached(folder / name)} for name, end in told.items()}
+    equal = {name: same(undisturbed, outcome(folder / name)) for name in ("killed", "SIGINT", "SIGTERM")}
+    print(json.dumps({"killed": killed, "told": told, "equal": equal}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
