@@ -1,13 +1,15 @@
 """The study's few kinds of picture: images in rows, grids over training, curves, a walk that plays."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
-from IPython.display import HTML
+from IPython.display import HTML, display
 from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,6 +19,7 @@ from torchvision.utils import make_grid
 from lib import data
 
 INCH = 0.75  # side of one image in a row
+T = TypeVar("T")
 
 
 def to_picture(images: Tensor, columns: int) -> np.ndarray:
@@ -165,3 +168,26 @@ def show_published(frame: pd.DataFrame) -> Figure:
     sns.despine(figure)
     plt.close(figure)
     return figure
+
+
+def show_choice(distances: pd.Series, chosen: int) -> Figure:
+    """Draw the Fréchet distance of a training's snapshots over its steps, the chosen one marked."""
+    figure, ax = plt.subplots(figsize=(7, 3))
+    sns.lineplot(distances, marker="o", ax=ax)
+    ax.plot(chosen, distances[chosen], "o", markersize=12, markerfacecolor="none", color="black", label="chosen")
+    ax.set(xlabel="minibatches", ylabel="Fréchet distance", ylim=(0, None))
+    ax.legend()
+    sns.despine(figure)
+    plt.close(figure)
+    return figure
+
+
+def live(draw: Callable[[T], Figure]) -> Callable[[T], None] | None:
+    """Return a function that shows draw(...) in one output and updates it in place; None where nobody watches.
+
+    JupyterLab tells its kernels the name of their session; papermill and nbconvert do not.
+    """
+    if "JPY_SESSION_NAME" not in os.environ:
+        return None
+    output = display(display_id=True)
+    return lambda state: output.update(draw(state))

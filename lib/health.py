@@ -108,15 +108,25 @@ class Extractor(nn.Module):
         return self.body.activations(x)[-1].mean((2, 3))  # (N, F)
 
 
-def fit_extractor(images: ImageSet, seed: int, most: int = 12_800, ndf: int = 16) -> Extractor:
-    """Train a small classifier on `most` labelled training images; leave it random where there are no two classes."""
-    generator = torch.Generator().manual_seed(seed)
-    some = images[torch.randperm(len(images), generator=generator)[:most]]
-    some = some[torch.as_tensor(some.y) != UNLABELLED] if len(images.classes) > 1 else some
-    if len(images.classes) > 1:
-        truth = torch.eye(len(images.classes))[torch.as_tensor(some.y)].numpy()
-        epochs = max(1, round(most / len(some)))
-        return Extractor(attributes.fit(some.x, truth, images.classes, epochs, seed, ndf))
+def hold_out(n: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the rows of n images to train on, and a random share of them to choose the snapshot by."""
+    if not 0 <= share < 1:
+        raise ValueError(f"held_out = {share}: must be a share from 0, and below 1")
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    held = round(share * n)
+    return order[held:].sort().values, order[:held].sort().values
+
+
+def fit_extractor(images: ImageSet, rows: Tensor, seed: int, most: int = 12_800, ndf: int = 16) -> Extractor:
+    """Train a small classifier on some of the rows that the GAN learns from, `most` images in all epochs together.
+
+    Where they have no two classes it stays random, its batch norm set to them.
+    """
+    some = images[rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:most]]]
+    y = torch.as_tensor(some.y)
+    if len(y[y != UNLABELLED].unique()) > 1:
+        x, truth = some.x[y != UNLABELLED], torch.eye(len(some.classes))[y[y != UNLABELLED]].numpy()
+        return Extractor(attributes.fit(x, truth, some.classes, max(1, most // len(x)), seed, ndf))
     random = AttributeNet(["none"], some.x.shape[-1], some.x.shape[1], ndf, seed)
     features.recalibrate_batchnorm(random.body, some.x[:1280])
     return Extractor(random.eval())
@@ -128,13 +138,15 @@ def frechet_distances(
     """Return each snapshot's Fréchet distance to held-out real images, uint8 (N, nc, size, size): step -> distance.
 
     As many samples are drawn as there are images, 1,000 at least, from the same z. inception: the file of
-    torch-fidelity's Inception weights, which takes the extractor's place: only then the distance is the FID.
+    torch-fidelity's Inception weights, which takes the extractor's place: only then the distance is the FID. Nothing is
+    returned where there are no two images to compare with.
     """
+    if len(held_out) < 2:
+        return pd.Series(dtype=float)
     metric = FrechetInceptionDistance(
         2048 if inception else extractor, reset_real_features=False, normalize=True,
         feature_extractor_weights_path=inception or None,
     )  # fmt: skip
-    metric.set_dtype(torch.float64)
     distances = {}
     for batch in held_out.split(256):
         metric.update(_in_colour(batch.float() / 255, bool(inception)), real=True)
@@ -154,6 +166,6 @@ def _in_colour(x: Tensor, needed: bool) -> Tensor:
     return x.expand(-1, 3, -1, -1) if needed and x.shape[1] == 1 else x
 
 
-def choose(distances: pd.Series) -> int:
-    """Return the step of the snapshot to keep: the one of the least distance, the earliest of equals."""
-    return int(distances.idxmin())
+def choose(distances: pd.Series, last: int) -> int:
+    """Return the step of the snapshot to keep: the earliest of the least distance; the last where none is known."""
+    return int(distances.idxmin()) if len(distances) else last

@@ -90,11 +90,28 @@ ARCHITECTURES = {
     "svhn32": Description(size=32, prior="gaussian", ngf=64, ndf=64),
 }
 
+# each guideline of section 3 broken alone
+BROKEN = {
+    "": {},
+    "bn_D_input": {"batch_norm": "D_input"},
+    "bn_G_output": {"batch_norm": "G_output"},
+    "no_bn": {"batch_norm": "none"},
+    "pooling": {"resample": "pooling"},
+    "hidden": {"hidden": 1024},
+    "tanh": {"G_activation": "tanh"},
+}
 
-def describe(architecture: str, **changes: int | str | float) -> Description:
-    """Return the named description with `changes` made. Raises ValueError for a name or a value that does not exist."""
+
+def describe(architecture: str, breaks: str = "", **changes: int | str | float) -> Description:
+    """Return the named description with `changes` made, and the guideline broken that `breaks` names.
+
+    Raises ValueError for a name or a value that does not exist.
+    """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {architecture!r}: choose one of {', '.join(ARCHITECTURES)}")
+    if breaks not in BROKEN:
+        raise ValueError(f"unknown guideline {breaks!r}: break one of {', '.join(filter(None, BROKEN))}")
+    changes = BROKEN[breaks] | changes
     unknown = changes.keys() - asdict(ARCHITECTURES[architecture]).keys()
     if unknown:
         raise ValueError(

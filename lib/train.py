@@ -9,19 +9,22 @@ weights in G's step. On a GPU the images lie on the device where they fit, and a
 import hashlib
 import json
 import math
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from numbers import Integral, Real
 from pathlib import Path
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
+import tqdm.auto
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from lib import checkpoints, data, health, models, nets, paths, results
 from lib.data import ImageSet
@@ -149,13 +152,16 @@ class Training:
             self.samples[self.step] = data.to_uint8(self.G(self.fixed_z)).cpu()
 
 
-def folder_of(description: Description, settings: Settings, images: ImageSet) -> Path:
-    """Return the folder of this very training: same net, settings, images and code, same folder.
+def folder_of(
+    description: Description, settings: Settings, images: ImageSet, rows: Tensor | None = None, snapshots: int = 0
+) -> Path:
+    """Return the folder of this very training: same net, settings, images (or rows of them) and code, same folder.
 
     It is apart from the notebook's run, so that a changed plot does not cost a day of training.
     """
     code = [results.digest_of_module(name) for name in ("models", "train")]
-    identity = json.dumps([asdict(description), asdict(settings), images.checksum, code])
+    chosen = None if rows is None else hashlib.sha256(rows.numpy()).hexdigest()
+    identity = json.dumps([asdict(description), asdict(settings), images.checksum, chosen, snapshots, code])
     return paths.runs() / f"training-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
 
 
@@ -168,53 +174,53 @@ def fit(
     minutes: float = 5,
     snapshots: int = 0,
     progress: bool = True,
+    rows: Tensor | None = None,
     watch: Callable[[Training], None] | None = None,
     on_device: int = ON_DEVICE,
 ) -> Training:
     """Train a net on uint8 images x (N, nc, size, size), resuming from `folder` where a training stopped there.
 
     minutes: between checkpoints. snapshots: nets kept at even distances beside the last, as snapshot-STEP.safetensors.
-    watch: is called with the training whenever its health was measured. on_device: bytes of x that may lie on the
-    device. Writes checkpoints, log.jsonl and snapshots into folder. SIGINT and SIGTERM save before they stop it.
+    rows: train on these images only. watch: is called with the training whenever its health was measured. on_device:
+    bytes of x that may lie on the device; a larger x streams from where it is, such as a memory map. Writes
+    checkpoints, log.jsonl and snapshots into folder. SIGINT and SIGTERM save before they stop it.
+
     Raises ValueError where x does not fit the net, is smaller than a minibatch, or where folder holds another training
     (it says what differs), FloatingPointError where a loss is not finite, OSError where folder cannot be written.
     """
-    _check_images(description, settings, x)
-    device = torch.device(device)
-    due = plan(steps_of(settings, len(x)), snapshots)
-    real = data.to_float(x[:: max(1, len(x) // SAMPLES)][:SAMPLES].to(device))
+    rows = torch.arange(len(x)) if rows is None else rows
+    _check_images(description, settings, x, rows)
+    device, total = torch.device(device), steps_of(settings, len(rows))
+    due = plan(total, snapshots)
+    real = data.to_float(x[rows[:: max(1, len(rows) // SAMPLES)][:SAMPLES]].to(device))
     with checkpoints.hold(folder), checkpoints.deferred_signals() as signals, _memory_errors(device, settings):
         training = Training(*models.from_description(description, settings.seed), settings, device)
-        resume(training, folder, len(x))
+        resume(training, folder, len(rows))
         if training.step == 0:
             training.take_samples()
-        bar = tqdm(total=max(due["log"]) * settings.batch_size, initial=training.step * settings.batch_size,
-                   unit=" images", disable=not progress, mininterval=10, smoothing=0.05)  # fmt: skip
-        saved = time.monotonic()
-        for batch in _placed(x, device, on_device, settings, training.step, max(due["log"])):
+        x, saved = x.to(device) if x.nbytes <= on_device else x, time.monotonic()
+        batches = _placed(minibatches(x, settings, training.step, total, rows), device)
+        for batch in _with_bar(batches, training, total, progress):
             began = time.perf_counter()
             measured = training.train_minibatch(batch)
             training.seconds += time.perf_counter() - began
-            bar.update(settings.batch_size)
             _note(training, measured, due, folder, real)
-            if training.step in due["end"] or signals or time.monotonic() - saved > 60 * minutes:
-                save(training, folder, len(x))
+            if training.step == total or signals or time.monotonic() - saved > 60 * minutes:
+                save(training, folder, len(rows))
                 saved = time.monotonic()
             if watch and training.step in due["check"]:
                 watch(training)
             if signals:
                 break
-        bar.close()
     return training
 
 
 def plan(total: int, snapshots: int) -> dict[str, set[int]]:
-    """Return the minibatches after which something is due: end, log, sample, check and snapshot."""
+    """Return the minibatches after which something is due: log, sample, check or snapshot."""
     log_every = max(1, total // LOGGED)
     checks = {round(total * (i + 1) / CHECKS) for i in range(CHECKS)} - {0}
     both_turns = {step for step in range(1, total + 1) if step % log_every < len(("D", "G"))}
     return {
-        "end": {total},
         "log": both_turns | checks,
         "sample": {round(total * (i / (GRIDS - 1)) ** 2) for i in range(GRIDS)},  # early changes are the largest
         "check": checks,
@@ -246,28 +252,48 @@ def steps_of(settings: Settings, n: int) -> int:
     return max(1, round(settings.epochs * (n // settings.batch_size)))
 
 
-def minibatches(x: Tensor, settings: Settings, start: int, total: int) -> Iterator[Tensor]:
-    """Yield minibatches start to total, each epoch in an order that follows from the seed and the epoch alone."""
-    per_epoch = len(x) // settings.batch_size
+def minibatches(x: Tensor, settings: Settings, start: int, total: int, rows: Tensor | None = None) -> Iterator[Tensor]:
+    """Yield minibatches start to total of x, or of some rows of it.
+
+    Each epoch's order follows from the seed and the epoch alone.
+    """
+    rows = torch.arange(len(x)) if rows is None else rows
+    per_epoch = len(rows) // settings.batch_size
     epoch, order = -1, None
     for step in range(start, total):
         if step // per_epoch != epoch:
             epoch = step // per_epoch
-            order = torch.randperm(len(x), generator=torch.Generator().manual_seed(settings.seed * 100_003 + epoch))
+            chance = torch.Generator().manual_seed(settings.seed * 100_003 + epoch)
+            order = rows[torch.randperm(len(rows), generator=chance)]
         first = step % per_epoch * settings.batch_size
         yield x[order[first : first + settings.batch_size].to(x.device)]
 
 
-def _placed(
-    x: Tensor, device: torch.device, on_device: int, settings: Settings, start: int, total: int
-) -> Iterator[Tensor]:
-    """Yield minibatches as float32 on the device: from there where the set fits, else gathered one ahead."""
-    fits = x.nbytes <= on_device
-    batches = minibatches(x.to(device) if fits else x, settings, start, total)
-    if device.type != "cpu" and not fits:
+def _placed(batches: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
+    """Yield minibatches as float32 on the device; where they are not there yet, each is gathered one ahead."""
+    first = next(batches, None)
+    if first is None:
+        return
+    batches = chain([first], batches)
+    if first.device.type != device.type:
         batches = _ahead(batch.pin_memory().to(device, non_blocking=True) for batch in batches)
     for batch in batches:
         yield data.to_float(batch).contiguous(memory_format=torch.channels_last)
+
+
+def _with_bar(batches: Iterator[Tensor], training: Training, total: int, progress: bool) -> Iterator[Tensor]:
+    """Yield minibatches under a bar with images per second and time left: in JupyterLab a widget, elsewhere a line.
+
+    Where nobody watches, as under papermill, the line comes once a minute.
+    """
+    watched = "JPY_SESSION_NAME" in os.environ  # JupyterLab tells its kernels, papermill does not
+    kind = tqdm.auto.tqdm if watched else tqdm.std.tqdm
+    images = training.settings.batch_size
+    with kind(total=total * images, initial=training.step * images, unit=" images", disable=not progress,
+              mininterval=0.5 if watched or sys.stderr.isatty() else 60, smoothing=0.05) as bar:  # fmt: skip
+        for batch in batches:
+            yield batch
+            bar.update(images)
 
 
 def _ahead(batches: Iterator[Tensor]) -> Iterator[Tensor]:
@@ -279,12 +305,17 @@ def _ahead(batches: Iterator[Tensor]) -> Iterator[Tensor]:
             yield batch
 
 
-def _check_images(description: Description, settings: Settings, x: Tensor) -> None:
+def snapshots_in(folder: Path) -> dict[int, Path]:
+    """Return the snapshots of a training's folder by the step at which they were taken."""
+    return {int(path.stem.removeprefix("snapshot-")): path for path in sorted(folder.glob("snapshot-*.safetensors"))}
+
+
+def _check_images(description: Description, settings: Settings, x: Tensor, rows: Tensor) -> None:
     expected = (description.nc, description.size, description.size)
     if tuple(x.shape[1:]) != expected:
         raise ValueError(f"images of {tuple(x.shape[1:])} do not fit a net for {expected}: change size or nc")
-    if len(x) < settings.batch_size:
-        raise ValueError(f"{len(x)} images are fewer than one minibatch of {settings.batch_size}: lower batch_size")
+    if len(rows) < settings.batch_size:
+        raise ValueError(f"{len(rows)} images are fewer than one minibatch of {settings.batch_size}: lower batch_size")
 
 
 @contextmanager

@@ -71,8 +71,8 @@ def test_a_stopped_training_resumes_to_the_bit(tmp_path, monkeypatch, update, pr
     whole = fit(tmp_path / "whole", update=update, precision=precision)
     minibatches = train.minibatches
 
-    def power_cut(x, settings, start, total):
-        for i, batch in enumerate(minibatches(x, settings, start, total)):
+    def power_cut(*given):
+        for i, batch in enumerate(minibatches(*given)):
             if i == 5:
                 raise KeyboardInterrupt
             yield batch
@@ -126,9 +126,7 @@ def test_samples_and_snapshots(tmp_path):
     training = train.fit(NET, settings(), X, tmp_path, snapshots=3, progress=False)
     assert sorted(training.samples)[0] == 0 and sorted(training.samples)[-1] == 12
     assert training.samples[12].shape == (64, 1, 16, 16) and training.samples[12].dtype == torch.uint8
-    assert [p.name for p in sorted(tmp_path.glob("snapshot-*"))] == [
-        f"snapshot-{s:06d}.safetensors" for s in (4, 8, 12)
-    ]
+    assert train.snapshots_in(tmp_path) == {s: tmp_path / f"snapshot-{s:06d}.safetensors" for s in (4, 8, 12)}
     G, D, record = nets.load_net(tmp_path / "snapshot-000012.safetensors")
     assert record == {"step": 12} and torch.equal(D.head.weight, training.D.head.weight)
 
@@ -277,6 +275,30 @@ def test_minibatches_gathered_ahead_are_the_same():
     batches = list(train._ahead(train.minibatches(X, settings(), 0, 12)))
     assert len(batches) == 12
     assert all(map(torch.equal, batches, train.minibatches(X, settings(), 0, 12)))
+
+
+def test_only_the_rows_that_are_given_are_learned(tmp_path, monkeypatch):
+    seen = []
+    step = train.Training.train_minibatch
+    monkeypatch.setattr(
+        train.Training, "train_minibatch", lambda self, x: [seen.append(data.to_uint8(x)), step(self, x)][1]
+    )
+    rows = torch.arange(0, 200, 2)
+    train.fit(NET, settings(batch_size=25), X, tmp_path, progress=False, rows=rows)
+    for epoch in (seen[:4], seen[4:]):
+        pixels = torch.cat(epoch).flatten(1)
+        assert sorted(map(bytes, pixels.numpy())) == sorted(map(bytes, X[rows].flatten(1).numpy()))
+    images = data.ImageSet("x", X, torch.zeros(200))
+    folders = {train.folder_of(NET, settings(), images, some, n) for some in (None, rows, rows + 1) for n in (0, 2)}
+    assert len(folders) == 6
+
+
+def test_the_bar_is_quiet_where_nobody_watches(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    train.fit(NET, settings(epochs=10), X, tmp_path)
+    shown = capsys.readouterr().err
+    assert "1920/1920" in shown and "images/s" in shown
+    assert shown.count("\r") <= 3
 
 
 @pytest.mark.parametrize(
