@@ -73,26 +73,24 @@ def dead_share(layers: list[Tensor]) -> float:
 def signs(log: pd.DataFrame) -> list[str]:
     """Return what a training's log shows of failure, in words; an empty list where it shows nothing.
 
-    The first tenth is not judged: G begins with grey images.
+    The first tenth is not judged, and variety not before it was once there, unless it never comes: G begins with grey
+    images.
     """
     log = log[log["step"] > LONG * log["step"].max()]
-    span = max(1, round(LONG * len(log)))
+    loss, varied, dead_G, dead_D = (log[name].dropna() for name in ("loss_D", "variety", "dead_G", "dead_D"))
+    risen = (varied.cummax() >= LEAST_VARIETY) | (varied.index == varied.index.max())
     conditions = {
         f"D's loss is below {NEAR_ZERO}: D has won, and G learns nothing more": (
-            log["loss_D"].dropna().rolling(span).max() < NEAR_ZERO
+            loss.rolling(max(1, round(LONG * len(loss)))).max() < NEAR_ZERO
         ),
-        f"G's samples vary less than {LEAST_VARIETY} of what real images do: it collapses": (
-            log["variety"].dropna() < LEAST_VARIETY
+        f"G's samples vary less than {LEAST_VARIETY} of what real images do: it collapsed": (
+            (varied < LEAST_VARIETY) & risen
         ),
-        f"more than {MOST_DEAD:.0%} of G's filters are dead": log["dead_G"].dropna() > MOST_DEAD,
-        f"more than {MOST_DEAD:.0%} of D's filters are dead": log["dead_D"].dropna() > MOST_DEAD,
+        f"more than {MOST_DEAD:.0%} of G's filters are dead": dead_G > MOST_DEAD,
+        f"more than {MOST_DEAD:.0%} of D's filters are dead": dead_D > MOST_DEAD,
     }
-    found = []
-    for sign, holds in conditions.items():
-        steps = log.loc[holds[holds].index, "step"]
-        if len(steps):
-            found.append(f"{sign} (minibatches {steps.min():,} to {steps.max():,})")
-    return found
+    found = {sign: log.loc[holds[holds].index, "step"] for sign, holds in conditions.items()}
+    return [f"{sign} (minibatches {at.min():,} to {at.max():,})" for sign, at in found.items() if len(at)]
 
 
 class Extractor(nn.Module):

@@ -63,10 +63,11 @@ def test_signs_of_failure():
     assert sign.startswith("D's loss is below 0.05") and sign.endswith("(minibatches 69 to 100)")
     spikes = np.where(np.arange(100) % 5, 0.01, 1.2)  # near zero, but never for long
     assert health.signs(log(loss_D=spikes)) == []
-    early = np.where(np.arange(100) < 9, 0.0, 0.9)  # G begins with grey images
+    early = np.where(np.arange(100) < 40, 0.0, 0.9)  # G begins with grey images
     assert health.signs(log(variety=early)) == []
     alike = np.where(np.arange(100) < 80, 0.9, 0.1)
-    assert ["collapses (minibatches 81 to 100)" in sign for sign in health.signs(log(variety=alike))] == [True]
+    assert ["collapsed (minibatches 81 to 100)" in sign for sign in health.signs(log(variety=alike))] == [True]
+    assert [sign[-24:] for sign in health.signs(log(variety=0.1))] == ["(minibatches 100 to 100)"], "never varied"
     assert len(health.signs(log(dead_G=0.5, dead_D=0.5))) == 2
     gaps = np.where(np.arange(100) % 2, np.nan, 0.01)  # updates in turn: every other line has no loss of D
     assert len(health.signs(log(loss_D=gaps))) == 1
