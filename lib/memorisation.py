@@ -21,7 +21,6 @@ from lib import data, features, models
 from lib.intervals import Interval
 from lib.models import Description, Generator
 
-
 NOISE = 0.3  # of a stored code's variance: how far around it a memorised image reaches
 
 
