@@ -1,0 +1,110 @@
+"""The hash, its scores and the neighbours: written out, or against scikit-learn; the control against its images."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics.cluster import pair_confusion_matrix
+from sklearn.neighbors import NearestNeighbors
+
+from lib import data, memorisation, models, toys
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return torch.from_numpy(toys.draw_faces(300, 16)[0])
+
+
+def test_collisions_written_out():
+    codes = np.array([[1, 0, 1], [0, 0, 0], [1, 0, 1], [0, 0, 1]], bool)
+    numbers = memorisation.collide(codes)
+    assert numbers[0] == numbers[2]
+    assert len(set(numbers)) == 3
+
+
+def test_pairs_are_scored_as_scikit_learn_does():
+    rng = np.random.default_rng(0)
+    codes, truth = rng.random((80, 4)) < 0.5, rng.integers(0, 30, 80)
+    (_, wrong), (missed, right) = pair_confusion_matrix(truth, memorisation.collide(codes))
+    expected = right / (right + wrong), right / (right + missed)
+    assert memorisation.score_pairs(codes, truth) == pytest.approx(expected)
+
+
+def test_pairs_that_differ_in_bits():
+    codes, truth = np.array([[0, 0, 0], [0, 0, 1], [1, 1, 1]], bool), np.array([5, 5, 7])
+    assert np.isnan(memorisation.score_pairs(codes, truth)[0])
+    assert memorisation.score_pairs(codes, truth, bits=1) == (1, 1)
+    assert memorisation.score_pairs(codes, truth, bits=2) == (0.5, 1)
+
+
+def test_copies_collide_and_strangers_do_not(faces):
+    net = memorisation.fit_autoencoder(faces, epochs=5, seed=0, units=64)
+    codes = memorisation.hash_images(net, torch.cat([faces, faces[:20]]))
+    assert codes.shape == (320, 64) and codes.dtype == bool
+    truth = np.concatenate([np.arange(300), np.arange(20)])
+    precision, recall = memorisation.score_pairs(codes, truth)
+    assert recall == 1 and precision > 0.9
+    again = memorisation.fit_autoencoder(faces, epochs=5, seed=0, units=64)
+    assert np.array_equal(memorisation.hash_images(again, faces), codes[:300])
+
+
+def test_the_autoencoder_learns(faces):
+    def error(epochs: int) -> float:
+        net = memorisation.fit_autoencoder(faces, epochs, seed=0)
+        x = data.to_float(faces).flatten(1) - net.mean
+        with torch.no_grad():
+            return (net(x) - x).square().mean().item()
+
+    assert error(20) < 0.7 * error(1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_variants_look_the_same_and_are_not(faces, channels):
+    image = faces[3, :channels]
+    for kind, change in memorisation.VARIANTS.items():
+        made = change(image)
+        assert made.shape == image.shape and made.dtype == torch.uint8
+        assert torch.equal(made, image) == (kind == "copy"), kind
+    moved = memorisation.VARIANTS["shifted by a pixel"](image)
+    assert torch.equal(moved[:, :, 1:], image[:, :, :-1])
+
+
+def test_neighbours_are_scikit_learns(faces):
+    x = data.to_float(faces)
+    distances, rows = memorisation.nearest(x[:30], x[30:])
+    peer = NearestNeighbors(n_neighbors=1).fit(x[30:].flatten(1).numpy())
+    expected, chosen = peer.kneighbors(x[:30].flatten(1).numpy())
+    np.testing.assert_allclose(distances, expected[:, 0], rtol=1e-3)
+    assert (rows.numpy() == chosen[:, 0]).mean() > 0.9  # float32 may settle a near tie otherwise
+
+
+def test_a_moved_image_is_found_by_a_shift():
+    training = torch.zeros(3, 1, 8, 8)
+    training[1, 0, 3:5, 3:5] = 1
+    query = torch.zeros(1, 1, 8, 8)
+    query[0, 0, 4:6, 2:4] = 1
+    assert memorisation.nearest(query, training)[0].item() > 1
+    distance, row = memorisation.nearest(query, training, shift=1)
+    assert (distance.item(), row.item()) == (0, 1)
+
+
+def test_ratio_of_medians():
+    generator = torch.Generator().manual_seed(0)
+    a, b = 2 + torch.rand(400, generator=generator), 4 + 2 * torch.rand(400, generator=generator)
+    ratio = memorisation.ratio_of_medians(a, b, seed=0)
+    assert ratio.mean == pytest.approx(float(np.median(a) / np.median(b)))
+    assert ratio.low < 0.5 < ratio.high and ratio.high - ratio.low < 0.06
+    assert memorisation.ratio_of_medians(a, a, seed=0).mean == 1
+
+
+def test_the_control_memorises(faces):
+    """Its samples are its stored images, each from around its own code, and nearer than others' images are."""
+    description = models.describe("tutorial64", size=16, nc=3, ngf=16, ndf=4)
+    G, codes = memorisation.memorise(description, faces[:8], steps=120, seed=0)
+    z, rows = memorisation.recall(G, codes, 100, torch.Generator().manual_seed(1))
+    assert z.var().item() == pytest.approx(1, abs=0.1)
+    with torch.no_grad():
+        samples = G(z)
+    distances, found = memorisation.nearest(samples, data.to_float(faces[:8]))
+    assert (found == rows).float().mean() > 0.95
+    others = memorisation.nearest(data.to_float(faces[8:108]), data.to_float(faces[:8]))[0]
+    assert distances.median() < 0.7 * others.median()
