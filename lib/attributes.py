@@ -33,7 +33,10 @@ class AttributeNet(nn.Module):
 
 
 def fit(x: Tensor, truth: np.ndarray, names: Sequence[str], epochs: int, seed: int, ndf: int = 32) -> AttributeNet:
-    """Train an AttributeNet on uint8 images x (N, nc, S, S) and their truth (N, A) of 0 and 1."""
+    """Train an AttributeNet on uint8 images x (N, nc, S, S) and their truth (N, A), from 0 to 1.
+
+    A truth between 0 and 1 is a quantity, such as an angle put into that range: cross-entropy is least at its mean.
+    """
     net = AttributeNet(names, x.shape[-1], x.shape[1], ndf, seed).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=1e-2)
     target = torch.as_tensor(np.asarray(truth), dtype=torch.float32)
@@ -57,6 +60,23 @@ def tell(net: AttributeNet, images: Tensor) -> Tensor:
     """Return the probability of each attribute: images (N, nc, S, S), uint8 or in [-1, 1] -> (N, A)."""
     batches = (data.to_float(b) if b.dtype == torch.uint8 else b for b in images.split(256))
     return torch.cat([net(batch).sigmoid() for batch in batches])
+
+
+def concepts(sum_: str, names: Sequence[str]) -> tuple[dict[str, dict[str, bool]], dict[str, bool]]:
+    """Read a sum such as "glasses > not male": carry glasses from men over to women (paper, Fig. 7).
+
+    Returns the three concepts, label -> attributes wanted (the first minus the second plus the third), and what is
+    asked of the result. Attributes of `names` that the sum does not name are wanted absent throughout. Raises
+    ValueError for another form and for attributes that are not in `names`.
+    """
+    carried, arrow, to = (part.strip() for part in sum_.partition(">"))
+    context, has = to.removeprefix("not "), not to.startswith("not ")
+    if not arrow or carried == context or not {carried, context} <= set(names):
+        raise ValueError(f"sum {sum_!r}: say A > B or A > not B with two of {', '.join(names)}")
+    rest = dict.fromkeys(names, False)
+    three = [rest | {carried: a, context: b} for a, b in ((True, not has), (False, not has), (False, has))]
+    labels = [", ".join(n if w[n] else f"no {n}" for n in (carried, context)) for w in three]
+    return dict(zip(labels, three, strict=True)), rest | {carried: True, context: has}
 
 
 def exemplars(belief: pd.DataFrame, wanted: Mapping[str, bool], needed: int, sure: float = 0.8) -> Tensor:

@@ -26,6 +26,13 @@ def of_mean(values: Sequence[float] | np.ndarray | Tensor) -> Interval:
     return Interval(float(mean), float(mean - reach), float(mean + reach))
 
 
+def of_difference(a: Sequence[float] | np.ndarray | Tensor, b: Sequence[float] | np.ndarray | Tensor) -> Interval:
+    """Return mean(a) - mean(b) of two independent samples (n,), (m,) with Welch's interval."""
+    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    return Interval(float(a.mean() - b.mean()), float(low), float(high))
+
+
 def of_share(hits: Sequence[bool] | np.ndarray) -> Interval:
     """Return the share of hits (n,) with Wilson's interval. Raises ValueError for none."""
     hits = np.asarray(hits, dtype=bool)

@@ -51,6 +51,15 @@ def walk(stops: Tensor, steps: int, way: str = "linear") -> Tensor:
     return torch.cat([*legs, stops[-1:]])
 
 
+def jumps(walks: Tensor) -> Tensor:
+    """Return each walk's longest step over its median step: (K, T, ...) -> (K,); 1 is an even walk.
+
+    walks: images or features of K walks of T places; a step is the Euclidean distance between neighbours.
+    """
+    lengths = walks.diff(dim=1).flatten(2).norm(dim=2)  # (K, T - 1)
+    return lengths.amax(1) / lengths.median(1).values
+
+
 def arithmetic(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """Return mean(a) - mean(b) + mean(c) over each concept's exemplars (paper, Fig 7): three of (n, nz) -> (nz,).
 

@@ -135,15 +135,20 @@ def memorise(description: Description, x: Tensor, steps: int, seed: int) -> tupl
     """Fit a G that stores uint8 images x (N, nc, S, S) and nothing else; return it and each image's code (N, nz).
 
     Adversarial training on a few images does not get there in minutes; this G is fitted by reconstruction, one code per
-    image, with noise around the codes, so that each image has a region of the latent space to itself.
+    image, with noise around the codes, so that each image has a region of the latent space to itself. Raises ValueError
+    where x does not fit the net.
     """
+    expected = (description.nc, description.size, description.size)
+    if tuple(x.shape[1:]) != expected:
+        raise ValueError(f"images of {tuple(x.shape[1:])} do not fit a net for {expected}: name another set")
     G, _ = models.from_description(description, seed)
     generator = torch.Generator().manual_seed(seed)
     codes = G.sample_z(len(x), generator)
     optimizer = torch.optim.Adam(G.to(memory_format=torch.channels_last).train().parameters(), 5e-3, (0.9, 0.99))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=steps)
     for _ in range(steps):
-        z, rows = recall(G, codes, 64, generator)
+        rows = torch.randint(len(x), (64,), generator=generator)
+        z = recall(G, codes, rows, generator)
         with torch.autocast("cpu", torch.bfloat16):
             images = G(z)
         loss = F.l1_loss(images.float(), data.to_float(x[rows]))
@@ -152,10 +157,10 @@ def memorise(description: Description, x: Tensor, steps: int, seed: int) -> tupl
         optimizer.step()
         schedule.step()
     G = G.to(memory_format=torch.contiguous_format)
-    return features.recalibrate_batchnorm(G, recall(G, codes, 2048, generator)[0]), codes
+    rows = torch.randint(len(x), (2048,), generator=generator)
+    return features.recalibrate_batchnorm(G, recall(G, codes, rows, generator)), codes
 
 
-def recall(G: Generator, codes: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw n vectors around the codes (N, nz) of `memorise`, as long as the prior's: (n, nz), and whose they are."""
-    rows = torch.randint(len(codes), (n,), generator=generator)
-    return (1 - NOISE) ** 0.5 * codes[rows] + NOISE**0.5 * G.sample_z(n, generator), rows
+def recall(G: Generator, codes: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw a vector around each of these rows' codes, as long as the prior's: codes (N, nz), rows (n,) -> (n, nz)."""
+    return (1 - NOISE) ** 0.5 * codes[rows] + NOISE**0.5 * G.sample_z(len(rows), generator)

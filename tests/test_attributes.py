@@ -51,3 +51,28 @@ def test_exemplars_written_out():
     assert attributes.exemplars(belief, {"male": False}, 3).tolist() == [0, 2, 3]
     with pytest.raises(ValueError, match="smiling, not male: 1 exemplars found among 4 samples, 3 needed; draw more"):
         attributes.exemplars(belief, {"smiling": True, "male": False}, 3)
+
+
+def test_the_papers_sum_written_out():
+    three, asked = attributes.concepts("glasses > not male", ["smiling", "glasses", "male"])
+    assert three == {
+        "glasses, male": {"smiling": False, "glasses": True, "male": True},
+        "no glasses, male": {"smiling": False, "glasses": False, "male": True},
+        "no glasses, no male": {"smiling": False, "glasses": False, "male": False},
+    }
+    assert asked == {"smiling": False, "glasses": True, "male": False}
+
+
+@pytest.mark.parametrize("wrong", ["glasses", "glasses > hat", "male > not male", "glasses - male"])
+def test_sums_that_cannot_be_read(wrong):
+    with pytest.raises(ValueError, match="say A > B or A > not B with two of glasses, male"):
+        attributes.concepts(wrong, ["glasses", "male"])
+
+
+def test_a_quantity_is_told_on_a_line():
+    """The brightness of a grey image, from 0 to 1, is regressed."""
+    level = np.random.default_rng(0).random(600)
+    x = torch.from_numpy(30 + 200 * level)[:, None, None, None].expand(600, 1, 16, 16).to(torch.uint8)
+    net = attributes.fit(x[:500], level[:500, None], ["level"], epochs=6, seed=0, ndf=8)
+    told = attributes.tell(net, x[500:])[:, 0].numpy()
+    assert np.corrcoef(told, level[500:])[0, 1] > 0.98

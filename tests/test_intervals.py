@@ -26,6 +26,14 @@ def test_intervals_cover_as_often_as_they_say():
     assert 0.93 < np.mean(covered) < 0.97
 
 
+def test_difference_written_out():
+    mean, low, high = intervals.of_difference([1.0, 2, 3], [0.0, 0, 3])
+    assert mean == 1
+    np.testing.assert_allclose(
+        (low, high), (-2.5482, 4.5482), atol=1e-4
+    )  # Welch: error^2 = 1/3 + 1, 3.2 degrees of freedom
+
+
 def test_errors():
     with pytest.raises(ValueError, match="two values at least, not 1"):
         intervals.of_mean([1.0])

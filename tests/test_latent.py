@@ -45,6 +45,12 @@ def test_slerp_of_parallel_and_opposite_vectors(stops):
         latent.slerp(a, -a, torch.tensor([0.5]))
 
 
+def test_jumps_written_out():
+    even = torch.arange(5.0).view(1, 5, 1, 1).expand(1, 5, 2, 2)
+    leap = torch.tensor([0.0, 1, 2, 12, 13]).view(1, 5, 1, 1).expand(1, 5, 2, 2)
+    assert latent.jumps(torch.cat([even, leap])).tolist() == [1, 10]
+
+
 def test_arithmetic_written_out():
     a, b, c = torch.tensor([[1.0, 2], [3, 4]]), torch.tensor([[1.0, 1]]), torch.tensor([[0.0, 10]])
     assert latent.arithmetic(a, b, c).tolist() == [1, 12]
