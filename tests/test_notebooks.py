@@ -9,6 +9,7 @@ import sys
 import nbformat
 import pandas as pd
 import pytest
+from nbconvert import HTMLExporter
 
 from lib import paths, results, rows
 
@@ -183,3 +184,10 @@ def test_every_notebook_through_the_engine(tmp_path):
     assert done.stdout.count("\n  finished  ") == len(NOTEBOOKS)
     assert {path.parent.name.rpartition("-")[0] for path in tmp_path.glob("runs/*/metrics.json")} == set(NOTEBOOKS)
     assert (tmp_path / "table.csv").stat().st_size > 1000
+
+
+def test_the_walk_plays_on_an_exported_page():
+    """A reader without a kernel has a player with a slider: stored in the notebook, and kept by the export."""
+    page, _ = HTMLExporter().from_filename(str(paths.NOTEBOOKS / "02_walk_latent_space.ipynb"))
+    assert 'type="range"' in page
+    assert page.count("data:image/png;base64") > 90, "eight legs of twelve frames"
