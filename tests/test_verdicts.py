@@ -74,3 +74,7 @@ def test_the_readme_shows_the_table():
         (paths.ROOT / "README.md").read_text().partition("<!-- results -->\n")[2].partition("\n<!-- /results -->")[0]
     )
     assert shown == verdicts.to_markdown(pd.read_csv(paths.ROOT / "results" / "table.csv"))
+
+
+def test_published_figures_have_one_line_each():
+    assert verdicts.published()["id"].is_unique
