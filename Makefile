@@ -49,8 +49,9 @@ test: setup ## run all tests: units, every notebook under nbval, batches from en
 lab: setup ## open JupyterLab on the notebooks
 	@$(BIN)/jupyter lab --ip 127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) notebooks
 
-bench: setup ## measure images per second against a plain loop, time and memory by notebook
+bench: setup ## measure training against a plain loop, the probe against liblinear, time and memory by notebook
 	@$(BIN)/python tests/bench.py $(ARGS)
+	@$(BIN)/python tests/bench_probe.py
 
 table: setup ## rebuild results/table.csv from the runs
 	@$(BIN)/python -m lib.batch table
