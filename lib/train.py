@@ -2,8 +2,9 @@
 
 The loop is the paper's: minibatches of real images and of samples, D's two halves normalised apart, binary
 cross-entropy, Adam. What makes it fast on a CPU, and the same training still: images stay uint8 until their minibatch,
-bfloat16 convolutions on channels-last tensors, G's samples shared between D's step and G's, and no gradients of D's
-weights in G's step. On a GPU the images lie on the device where they fit, and are gathered ahead where they do not.
+bfloat16 convolutions on channels-last tensors, deep layers' gradients as matrix products (`gradients`), G's samples
+shared between D's step and G's, and no gradients of D's weights in G's step. On a GPU the images lie on the device
+where they fit, and are gathered one minibatch ahead where they do not.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from numbers import Integral, Real
@@ -26,7 +27,7 @@ import torch.nn.functional as F
 import tqdm.auto
 from torch import Tensor
 
-from lib import checkpoints, data, health, models, nets, paths, results
+from lib import checkpoints, data, gradients, health, models, nets, paths, results
 from lib.data import ImageSet
 from lib.models import Description, Discriminator, Generator
 
@@ -142,8 +143,14 @@ class Training:
         }
         return {f"norm of {name}": torch.stack([v.norm() for v in own]).norm().item() for name, own in tensors.items()}
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        if self.settings.precision == "float32":
+            yield
+            return
+        faster = gradients.MatrixGradients() if self.device.type == "cpu" else nullcontext()
+        with torch.autocast(self.device.type, torch.bfloat16), faster:
+            yield
 
     @torch.no_grad()
     def take_samples(self) -> None:
@@ -159,7 +166,7 @@ def folder_of(
 
     It is apart from the notebook's run, so that a changed plot does not cost a day of training.
     """
-    code = [results.digest_of_module(name) for name in ("models", "train")]
+    code = [results.digest_of_module(name) for name in ("models", "gradients", "train")]
     chosen = None if rows is None else hashlib.sha256(rows.numpy()).hexdigest()
     identity = json.dumps([asdict(description), asdict(settings), images.checksum, chosen, snapshots, code])
     return paths.runs() / f"training-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"

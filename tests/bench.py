@@ -1,18 +1,25 @@
 """Measure, on this machine: training against the tutorial's plain loop, and the quick study notebook by notebook.
 
-`make bench`. Timings lie on a busy machine: what is quoted are ratios of runs that take turns.
+`make bench`, `make bench ARGS="--example PATH"`, `make bench ARGS=--linear`. Timings lie on a busy machine: what is
+quoted are ratios of runs that take turns.
 """
 
 import argparse
 import os
-import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
 
 from lib import data, models, results, train
 
@@ -62,37 +69,108 @@ def ours(description: models.Description, x: torch.Tensor, batch_size: int, prec
     return step
 
 
+def matmul(dtype: torch.dtype, side: int = 2048) -> Callable[[], None]:
+    """Return one product of two square matrices: 2 * side^3 operations at the machine's best rate."""
+    a, b = torch.randn(2, side, side).to(dtype)
+    return lambda: a @ b
+
+
+def seconds_of(loops: dict[str, Callable[[], None]], rounds: int) -> pd.DataFrame:
+    """Time loops in turn, so that other work on the machine meets all of them; one row per round after the first."""
+    rows = []
+    for _ in range(rounds + 1):
+        row = {}
+        for name, step in loops.items():
+            began = time.perf_counter()
+            step()
+            row[name] = time.perf_counter() - began
+        rows.append(row)
+    return pd.DataFrame(rows[1:])
+
+
 def compare(name: str, changes: dict, batch_size: int, rounds: int) -> pd.Series:
-    """Time the three loops in turn, minibatch by minibatch, and return medians and ratios."""
+    """Time plain and own loops in turn; return medians, ratios, and the share of the matmul rate that is reached."""
     description = models.describe(name.split()[0], **changes)
-    x = torch.randint(0, 256, (1024, description.nc, description.size, description.size), dtype=torch.uint8)
+    x = data.load("toy-faces:1024", description.size).x
     loops = {
         "plain": plain(description, x, batch_size),
         "float32": ours(description, x, batch_size, "float32"),
         "bfloat16": ours(description, x, batch_size, "bfloat16"),
     }
-    seconds = {loop: [] for loop in loops}
-    for i in range(rounds + 1):
-        for loop, step in loops.items():
-            began = time.perf_counter()
-            step()
-            if i:  # the first round warms up
-                seconds[loop].append(time.perf_counter() - began)
-    speed = {f"{loop}, images/s": batch_size / statistics.median(s) for loop, s in seconds.items()}
+    with FlopCounterMode(display=False) as counter:
+        loops["bfloat16"]()
+    seconds = seconds_of(loops | {"matmul": matmul(torch.bfloat16)}, rounds)
+    speed = {f"{loop}, images/s": batch_size / seconds[loop].median() for loop in loops}
     for loop in ("float32", "bfloat16"):
-        ratios = [p / o for p, o in zip(seconds["plain"], seconds[loop], strict=True)]
-        speed[f"{loop} / plain"] = statistics.median(ratios)
+        speed[f"{loop} / plain"] = (seconds["plain"] / seconds[loop]).median()
+    speed["GFLOP per image"] = counter.get_total_flops() / batch_size / 1e9
+    rate = counter.get_total_flops() / seconds["bfloat16"] / (2 * 2048**3 / seconds["matmul"])
+    speed["bfloat16, share of the matmul rate"] = rate.median()
     return pd.Series(speed, name=name)
+
+
+def compare_with_example(path: Path, batch_size: int, rounds: int) -> pd.Series:
+    """Time the DCGAN example of a checkout of pytorch/examples, its own loop and loader, and ours after it.
+
+    Same net, batch size, images (as PNG files for the example) and number of them; the example's start is not counted.
+    """
+    x = data.load(f"toy-faces:{batch_size * (rounds + 1)}", 64).x
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "images" / "faces").mkdir(parents=True)
+        for i, image in enumerate(x.permute(0, 2, 3, 1).numpy()):
+            Image.fromarray(image).save(Path(folder) / "images" / "faces" / f"{i}.png")
+        command = [sys.executable, "-u", path / "dcgan" / "main.py", "--dataset", "folder", "--dataroot",
+                   f"{folder}/images", "--batchSize", batch_size, "--niter", 1, "--outf", folder]  # fmt: skip
+        with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as example:
+            ends = [time.perf_counter() for line in example.stdout if "Loss_D" in line]
+    if len(ends) != rounds + 1:
+        raise SystemExit(f"{path}/dcgan/main.py trained {len(ends)} minibatches, not {rounds + 1}")
+    own = seconds_of({"ours": ours(models.describe("tutorial64"), x, batch_size, "bfloat16")}, rounds)["ours"]
+    speeds = {"example, images/s": batch_size * rounds / (ends[-1] - ends[0]), "ours": batch_size * rounds / own.sum()}
+    return pd.Series(speeds | {"ours / example": speeds["ours"] / speeds["example, images/s"]})
+
+
+def linear(sizes: Sequence[int], batch_size: int) -> pd.DataFrame:
+    """Time minibatches from packed files of growing size, memory-mapped, beside the same from memory.
+
+    The images are drawn ones, repeated; the files, as many bytes as 32 x 32 colour images take, are deleted at once.
+    """
+    faces = data.load("toy-faces:1024", 32).x.numpy()
+    settings = train.Settings(1, batch_size, 2e-4, 0.5, 0.0, "both", "float32", 0)
+    rows = []
+    for n in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            packed = np.lib.format.open_memmap(f"{folder}/x.npy", "w+", np.uint8, (n, 3, 32, 32))
+            for start in range(0, n, len(faces)):
+                packed[start : start + len(faces)] = faces[: n - start]
+            packed.flush()
+            mapped = torch.from_numpy(np.load(f"{folder}/x.npy", mmap_mode="c"))
+            row = {"images": n, "GB": packed.nbytes / 1e9}
+            for name, x in {"memory-mapped": mapped, "in memory": torch.from_numpy(np.array(packed))}.items():
+                began = time.perf_counter()
+                count = sum(len(batch) for batch in train.minibatches(x, settings, 0, n // batch_size))
+                row |= {f"{name}, images/s": count / (time.perf_counter() - began)}
+                row |= {f"{name}, seconds per epoch": time.perf_counter() - began}
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=8, help="minibatches timed of each loop")
     parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--example", type=Path, help="a checkout of pytorch/examples, whose DCGAN is timed as it is")
+    parser.add_argument("--linear", action="store_true", help="time reading 10,000 to 1,000,000 packed images (3 GB)")
     given = parser.parse_args()
     print(f"{results.device_name()}, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}\n")
+    if given.linear:
+        print(linear([10_000, 100_000, 300_000, 1_000_000], given.batch_size).round(2).to_string(index=False))
+        return
+    if given.example:
+        print(compare_with_example(given.example, given.batch_size, given.rounds).round(2).to_string())
+        return
     rows = [compare(name, changes, given.batch_size, given.rounds) for name, changes in NETS.items()]
-    print(pd.DataFrame(rows).round(2).to_string(), "\n")
+    print(pd.DataFrame(rows).T.round(2).to_string(), "\n")
     quick = results.table("quick").drop_duplicates("run_id")[["row", "notebook", "seconds", "peak_mb"]]
     print("The quick study, as last run:" if len(quick) else "The quick study was not run yet: make study")
     if len(quick):
