@@ -6,15 +6,17 @@ have no truth, so here a `Segmenter`, taught on images whose boxes are known, dr
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from scipy import ndimage
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from lib import data
+from lib import data, paths, sources
 from lib.models import Generator
 
 LEAST = 9  # pixels of an object that counts, at 32 x 32; it grows with the image
@@ -33,17 +35,17 @@ class Segmenter(nn.Sequential):
         )
 
 
-def fit(x: Tensor, boxes: np.ndarray, epochs: int, seed: int) -> Segmenter:
-    """Train a Segmenter on uint8 images x (N, nc, S, S) and their boxes (N, 4), as `to_masks` reads them."""
+def fit(x: Tensor, masks: Tensor, epochs: int, seed: int) -> Segmenter:
+    """Train a Segmenter on uint8 images x (N, nc, S, S) and their masks (N, S, S) bool, mirrored every other time."""
     torch.manual_seed(seed)
     net = Segmenter(x.shape[1]).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(net.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=epochs * -(-len(x) // 64))
-    target = to_masks(boxes, x.shape[-1]).float()
-    for _ in range(epochs):
+    for epoch in range(epochs):
         for rows in torch.randperm(len(x)).split(64):
-            logit = net(data.to_float(x[rows]).contiguous(memory_format=torch.channels_last)).squeeze(1)
-            loss = F.binary_cross_entropy_with_logits(logit, target[rows])
+            batch, target = (part.flip(-1) if epoch % 2 else part for part in (x[rows], masks[rows]))
+            logit = net(data.to_float(batch).contiguous(memory_format=torch.channels_last)).squeeze(1)
+            loss = F.binary_cross_entropy_with_logits(logit, target.float())
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -57,6 +59,26 @@ def to_masks(boxes: np.ndarray, size: int) -> Tensor:
     pixel = torch.arange(size)
     across, down = (x0 <= pixel) & (pixel < x1), (y0 <= pixel) & (pixel < y1)  # (N, size)
     return down[:, :, None] & across[:, None, :]
+
+
+def read_boxes(table: Path, data_set: str, size: int) -> tuple[np.ndarray, Tensor]:
+    """Read boxes drawn by hand on some training images of a `tar:` or `folder:` set.
+
+    table: a CSV of columns file (class/name), x0, y0, x1, y1 in pixels of an image of 64 x 64; one line per box, its
+    ends empty where an image has none. Returns rows of `data.load(data_set, size)` and masks (n, size, size) bool.
+    Raises ValueError that names the first file which the set does not have.
+    """
+    drawn = pd.read_csv(table)
+    keys = sorted(sources.find(data_set, size, paths.data_root(), "train")[1]().keys)
+    row_of = {f"{key[1]}/{key[2]}": row for row, key in enumerate(key for key in keys if key[0] == "train")}
+    missing = sorted(set(drawn["file"]) - row_of.keys())
+    if missing:
+        raise ValueError(f"{data_set} has no training image {missing[0]}, which {table.name} names")
+    masks = {}
+    for file, *box in drawn.itertuples(index=False):
+        mask = to_masks(np.array([box]) * (size / 64), size)[0]
+        masks[file] = masks.get(file, torch.zeros_like(mask)) | mask
+    return np.array([row_of[file] for file in masks]), torch.stack(list(masks.values()))
 
 
 @torch.no_grad()

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from lib import forgetting, models, toys
+from lib import data, forgetting, models, paths, toys
 
 NONE = [np.nan] * 4
 
@@ -34,12 +35,42 @@ def test_masks_cover_what_a_window_changes():
 def test_the_segmenter_finds_windows_it_has_not_seen():
     x, traits = toys.draw_rooms(700, 32)
     boxes = traits[["window_x0", "window_y0", "window_x1", "window_y1"]].to_numpy()
-    net = forgetting.fit(torch.from_numpy(x[:600]), boxes[:600], epochs=3, seed=0)
+    net = forgetting.fit(torch.from_numpy(x[:600]), forgetting.to_masks(boxes[:600], 32), epochs=4, seed=0)
     found = forgetting.find_boxes(net, torch.from_numpy(x[600:]) / 127.5 - 1)
     there = traits.window.to_numpy()[600:] == 1
     assert (~np.isnan(found).any(1) == there).mean() > 0.95
     a, b = (forgetting.to_masks(side[there], 32) for side in (found, boxes[600:]))
     assert ((a & b).sum((1, 2)) / (a | b).sum((1, 2))).nanmedian() > 0.8
+
+
+def test_boxes_by_hand(tmp_path):
+    for name in ("b/1.png", "a/2.png", "a/1.png"):
+        path = tmp_path / "photos" / "train" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64)).save(path)
+    table = tmp_path / "boxes.csv"
+    table.write_text("file,x0,y0,x1,y1\nb/1.png,0,0,16,16\nb/1.png,32,0,48,16\na/1.png,,,,\n")
+    rows, masks = forgetting.read_boxes(table, f"folder:{tmp_path / 'photos'}", 4)
+    assert rows.tolist() == [2, 0]
+    assert masks.int().tolist() == [[[1, 0, 1, 0], [0] * 4, [0] * 4, [0] * 4], [[0] * 4] * 4]
+    table.write_text("file,x0,y0,x1,y1\nb/3.png,,,,\n")
+    with pytest.raises(ValueError, match="has no training image b/3.png, which boxes.csv names"):
+        forgetting.read_boxes(table, f"folder:{tmp_path / 'photos'}", 4)
+
+
+@pytest.mark.shared
+def test_the_rooms_boxes_fit_the_photographs():
+    """Windows are brighter than the rest of a room: what was drawn by eye lies where the light is."""
+    if not paths.find_source("rooms.tar.gz").exists():
+        pytest.skip("rooms.tar.gz is not in STUDY_SOURCES")
+    rows, masks = forgetting.read_boxes(paths.ROOT / "data" / "rooms_windows.csv", "tar:rooms.tar.gz", 32)
+    x = data.load("tar:rooms.tar.gz", 32).x[rows].float().mean(1)
+    there = masks.flatten(1).any(1)
+    assert there.sum() > 30 and (~there).sum() > 30
+    brighter = [
+        bool(image[mask].mean() > image[~mask].mean()) for image, mask in zip(x[there], masks[there], strict=True)
+    ]
+    assert np.mean(brighter) > 0.75
 
 
 class _Fixed(torch.nn.Module):
