@@ -15,13 +15,12 @@ from urllib.error import URLError
 import nbformat
 import numpy as np
 import pytest
-import test_train
 import torch
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from PIL import Image
 
-from lib import data, nets, paths, results, rows
+from lib import checkpoints, data, nets, paths, published, results, rows
 
 
 class Hostile:
@@ -80,9 +79,9 @@ def test_a_weight_file(make, trace, tmp_path):
 
 @pytest.mark.parametrize("make", KINDS)
 def test_a_checkpoint(make, trace, tmp_path):
-    (tmp_path / "checkpoint.safetensors").write_bytes(make(trace))
-    with pytest.raises(ValueError, match=r"checkpoint.safetensors is no whole safetensors file"):
-        test_train.fit(tmp_path)
+    (tmp_path / "checkpoint-000000001.safetensors").write_bytes(make(trace))
+    with pytest.raises(ValueError, match=r"checkpoint-000000001.safetensors"):
+        checkpoints.read(tmp_path)
 
 
 @pytest.mark.parametrize("file", ["x.npy", "y.npy"])
@@ -123,6 +122,29 @@ def test_a_list_of_lsun_keys_in_the_working_folder(trace, tmp_path, monkeypatch)
     (tmp_path / f"_cache_{letters}").write_bytes(as_pickle(trace))
     monkeypatch.chdir(tmp_path)
     assert len(data.load("lsun:bedroom_train", 16, root=tmp_path)) == 1
+
+
+def test_the_authors_weights(trace, tmp_path):
+    folder = tmp_path / published.NETS["radford2015-svhn"].folder
+    folder.mkdir()
+    (folder / "200_gen_params.jl_01.npy").write_bytes(as_numpy(trace))
+    with pytest.raises(ValueError, match=r"_01.npy: truncated, or no array of numbers"):
+        published.load_radford2015(folder)
+
+
+@pytest.mark.parametrize("name", ["../../climbed.npy", "{out}/climbed.npy", "link/climbed.npy"])
+def test_the_authors_archive_writes_nothing_outside(name, tmp_path, monkeypatch):
+    folder = published.NETS["radford2015-svhn"].folder
+    (tmp_path / "out").mkdir()
+    with tarfile.open(tmp_path / f"{published.ARCHIVE}.tar.gz", "w:gz") as archive:
+        link = tarfile.TarInfo(f"{folder}/link")
+        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path / "out")
+        archive.addfile(link)
+        archive.addfile(tarfile.TarInfo(f"{folder}/{name}".format(out=tmp_path / "out")))
+    monkeypatch.setenv("STUDY_SOURCES", str(tmp_path))
+    with pytest.raises(ValueError, match="truncated or not an archive"):
+        nets.load_net("radford2015-svhn")
+    assert not [*tmp_path.rglob("climbed.npy")]
 
 
 def png():
@@ -211,7 +233,8 @@ def test_no_code_runs_what_it_reads(source):
             called = ast.unparse(node.func)
             given = {word.arg: ast.unparse(word.value) for word in node.keywords}
             assert called not in FORBIDDEN, f"line {node.lineno}: {called}"
-            assert not called.endswith((".extract", ".extractall")) or called == "features.extract", called
+            unpacks = called.endswith((".extract", ".extractall")) and called != "features.extract"
+            assert not unpacks or given.get("filter") == "'data'", f"line {node.lineno}: {called}"
             assert given.get("allow_pickle", "False") == "False"
             assert given.get("shell", "False") == "False"
             assert called != "yaml.load" or len(node.args) + len(given) == 2, "with a loader of plain data"
