@@ -1,6 +1,6 @@
 # The words of this study: `make help` lists them. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup study batch plan report workflow docs test lab bench table lint keep ship readme
+.PHONY: help setup study batch plan report workflow docs test lab bench table lint keep ship readme nbdime
 
 BATCH ?= batches/quick.yaml
 ARGS ?=
@@ -64,6 +64,10 @@ ship: setup ## make a run's net one of those that come with the study: make ship
 
 readme: setup ## put the table of results into README.md
 	@$(BIN)/python -c "from lib import verdicts; verdicts.write_readme()"
+
+nbdime: setup ## let git compare and merge this clone's notebooks cell by cell
+	@git config diff.jupyternotebook.command "$(abspath $(BIN))/git-nbdiffdriver diff"
+	@git config merge.jupyternotebook.driver "$(abspath $(BIN))/git-nbmergedriver merge %O %A %B %L %P"
 
 lint: setup ## check style, notebooks too
 	@$(BIN)/ruff check .
