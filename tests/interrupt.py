@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -23,11 +24,19 @@ SETTINGS = train.Settings(8, 32, 2e-4, 0.5, 0.0, "both", "float32", 0)  # 80 min
 INTERRUPTED = 77  # exit status of a training that ended in KeyboardInterrupt
 
 
-def begin(folder: Path) -> int:
-    """Train in a child process, with a checkpoint every 20 ms; return its process id."""
+def begin(folder: Path) -> tuple[int, int]:
+    """Train in a child process, with a checkpoint every 20 ms; return its process id and a pipe.
+
+    Each minibatch takes a byte from the pipe, so that none but the parent's clock decides how far it can get; a closed
+    pipe lets all pass.
+    """
+    reading, writing = os.pipe()
     if pid := os.fork():
-        return pid
-    status = 1
+        os.close(reading)
+        return pid, writing
+    os.close(writing)
+    minibatches, status = train.minibatches, 1
+    train.minibatches = lambda *given: (batch for batch in minibatches(*given) if os.read(reading, 1) is not None)
     try:
         train.fit(NET, SETTINGS, X, folder, minutes=1 / 3000, progress=False)
         status = 0
@@ -35,6 +44,11 @@ def begin(folder: Path) -> int:
         status = INTERRUPTED
     finally:
         os._exit(status)
+
+
+def saved(folder: Path) -> int:
+    """Return the step of the newest checkpoint."""
+    return max((int(path.stem.split("-")[1]) for path in checkpoints.find(folder)), default=0)
 
 
 def reached(folder: Path) -> int:
@@ -46,18 +60,26 @@ def reached(folder: Path) -> int:
 
 def stop(folder: Path, number: int, target: int, delay: float) -> dict:
     """Train until the log reaches `target`, wait `delay` seconds, send a signal; return how it ended."""
-    pid, deadline = begin(folder), time.monotonic() + 60
+    start, deadline = saved(folder), time.monotonic() + 120
+    pid, pipe = begin(folder)
+    os.write(pipe, bytes(max(0, target - start) + 3))
     while reached(folder) < target and time.monotonic() < deadline:
         time.sleep(0.001)
     time.sleep(delay)
     os.kill(pid, number)
+    if number != signal.SIGKILL:
+        with suppress(BrokenPipeError):
+            os.write(pipe, b"-")  # one that waits for its next minibatch looks at its signals after it
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return {"status": status, "step": int(checkpoints.find(folder)[0].stem[11:]) if checkpoints.find(folder) else 0}
+    os.close(pipe)
+    return {"status": status, "step": saved(folder)}
 
 
 def outcome(folder: Path) -> tuple[dict, list[dict]]:
     """Train to the end; return all tensors of the last checkpoint, and the log."""
-    status = os.waitstatus_to_exitcode(os.waitpid(begin(folder), 0)[1])
+    pid, pipe = begin(folder)
+    os.close(pipe)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     assert status == 0, status
     lines = (folder / "log.jsonl").read_text().splitlines()
     return nets.read_net(checkpoints.find(folder)[0])[0], [json.loads(line) for line in lines]
