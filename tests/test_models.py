@@ -163,6 +163,14 @@ def test_what_the_guidelines_replace():
     ]
 
 
+def test_each_broken_guideline_is_one_change():
+    kept = models.describe("paper64")
+    broken = {name: models.describe("paper64", name) for name in models.BROKEN}
+    assert broken.pop("") == kept and len(set(broken.values())) == len(broken) == 6
+    for name, description in broken.items():
+        assert sum(getattr(description, f) != getattr(kept, f) for f in vars(kept)) == 1, name
+
+
 def test_batch_norm_over_the_projection():
     assert models.build("imagenet32", ngf=8, ndf=8)[0].projection_bn.num_features == 32 * 16, "per unit"
     assert models.build("tutorial64", ngf=8, ndf=8)[0].projection_bn.num_features == 64, "per channel"
@@ -192,6 +200,7 @@ def test_priors():
     [
         (lambda: models.build("resnet"), "unknown architecture 'resnet'.*paper64"),
         (lambda: models.build("paper64", width=3), "a net has no width: it has size"),
+        (lambda: models.describe("paper64", "dropout"), "unknown guideline 'dropout': break one of bn_D_input, .*tanh"),
         (lambda: models.build("paper64", size=28), "image size 28: the net takes"),
         (lambda: models.build("paper64", size=0), "image size 0"),
         (lambda: models.build("paper64", size=32.0), "image size 32.0: must be a whole number"),
