@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from base64 import b64decode
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -160,9 +160,14 @@ def test_a_slider_moves_the_picture_in_jupyterlab(tmp_path):
         page.set_default_timeout(180_000)
         page.goto(address)
         page.locator(".jp-NotebookPanel").wait_for()
-        page.locator("[data-status=idle]").first.wait_for()
-        page.get_by_text("Run", exact=True).first.click()
-        page.get_by_text("Run All Cells", exact=True).click()
+        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
+        started = page.locator(".jp-InputPrompt", has_text=re.compile(r"\[[*\d]+\]")).first
+        for _ in range(5):  # a kernel that is still connecting may let the first time pass
+            page.get_by_text("Run", exact=True).first.click()
+            page.get_by_text("Run All Cells", exact=True).click()
+            with suppress(playwright.TimeoutError):
+                started.wait_for(timeout=20_000)
+                break
         wait_for(lambda: list(tmp_path.glob("runs/*/metrics.json")))  # the last cell was run
         page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
         page.screenshot(path=SCREENSHOTS / "ran.png")
