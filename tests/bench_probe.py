@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--tol", type=float, default=1e-3, help="duality gap, as a share of the objective")
     given = parser.parse_args()
     print(f"{results.device_name()}, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}\n")
-    faces = data.load(f"toy-faces:{given.rows}", 32, "all")
+    faces = data.load(f"toy-faces:{given.rows}", 32)
     y = pd.qcut(faces.attributes["yaw"], 10, labels=False).to_numpy()
     _, D = models.build("imagenet32", seed=1)
     features.recalibrate_batchnorm(D, faces.x[:2000])
