@@ -96,9 +96,11 @@ def deferred_signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM in a list for a loop to look at, and deliver them when the block ends.
 
     They then do what they would have done: in a notebook SIGINT is KeyboardInterrupt. A second one is not deferred.
-    Only the main thread can handle signals; in any other the list stays empty.
+    Only the main thread can handle signals; in any other the list stays empty. One that is ignored, as SIGINT is in a
+    shell's background, stays so: it would stop a training that nothing then reports as stopped.
     """
     numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    numbers = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     former = {number: signal.getsignal(number) or signal.SIG_DFL for number in numbers}
     caught = []
 

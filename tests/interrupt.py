@@ -92,6 +92,7 @@ def same(one: tuple[dict, list[dict]], other: tuple[dict, list[dict]]) -> bool:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background ignores
     chance = random.Random(0)
     undisturbed = outcome(folder / "undisturbed")
     targets = sorted(chance.sample(range(70), KILLS))

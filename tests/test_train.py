@@ -154,6 +154,16 @@ def test_a_training_survives_whatever_stops_it(tmp_path):
     assert happened["equal"] == {"killed": True, "SIGINT": True, "SIGTERM": True}, "to the bit"
 
 
+def test_an_ignored_signal_stops_nothing():
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with checkpoints.deferred_signals() as signals:
+            signal.raise_signal(signal.SIGINT)
+            assert not signals
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
 def interrupted(folder, monkeypatch, after=5, error=KeyboardInterrupt):
     """Train into folder with a checkpoint after each minibatch, and stop it after some."""
     minibatches = train.minibatches
