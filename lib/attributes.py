@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib import data, models
+from lib import data, models, supervised
 from lib.models import Discriminator
 
 
@@ -37,22 +37,10 @@ def fit(x: Tensor, truth: np.ndarray, names: Sequence[str], epochs: int, seed: i
 
     A truth between 0 and 1 is a quantity, such as an angle put into that range: cross-entropy is least at its mean.
     """
-    net = AttributeNet(names, x.shape[-1], x.shape[1], ndf, seed).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=1e-2)
+    net = AttributeNet(names, x.shape[-1], x.shape[1], ndf, seed)
     target = torch.as_tensor(np.asarray(truth), dtype=torch.float32)
-    generator = torch.Generator().manual_seed(seed)
-    steps = epochs * -(-len(x) // 128)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
-    torch.manual_seed(seed)  # dropout draws from the global generator
-    for _ in range(epochs):
-        for rows in torch.randperm(len(x), generator=generator).split(128):
-            batch = data.to_float(x[rows]).contiguous(memory_format=torch.channels_last)
-            loss = F.binary_cross_entropy_with_logits(net(batch), target[rows])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return net.eval()
+    loss_of = F.binary_cross_entropy_with_logits
+    return supervised.fit(net, x, target, epochs, seed=seed, precision="float32", loss_of=loss_of)
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """Pictures that follow sliders: what notebook 90 has under its hands.
 
-A matplotlib figure takes a tenth of a second to draw and leaves a trail of old ones; an error in a slider's callback
+A matplotlib figure is slow to draw and leaves a trail of old ones; an error in a slider's callback
 vanishes. A panel holds one picture, sent as PNG bytes, and a line below it that tells the time or what went wrong.
 """
 

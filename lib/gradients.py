@@ -1,7 +1,7 @@
 """A faster gradient of deep convolutions' weights, in bfloat16 on a CPU.
 
 Where maps are small and many, as in D's last layer and G's first, the CPU's convolution library takes the gradient of
-the weights at a third of the rate of a matrix product. The same gradient is one product, of the output's gradient with
+the weights far below the rate of a matrix product. The same gradient is one product, of the output's gradient with
 the input's patches; it is computed so wherever a convolution ends, or a fractionally-strided one begins, at 4 x 4.
 """
 

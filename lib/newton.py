@@ -137,7 +137,7 @@ class Problem:
         def work(blocks: Iterator[tuple[slice, Tensor]]) -> tuple[Tensor]:
             out = torch.zeros_like(V)
             for span, block in blocks:
-                product = (V @ block.T).T.double() + P[:, -1] * self.constant  # V first: twice as fast
+                product = (V @ block.T).T.double() + P[:, -1] * self.constant  # V first: the faster way round
                 XP[span] = product
                 out.addmm_((product * active[span]).to(block.dtype).T, block)
             return (out,)

@@ -1,7 +1,7 @@
-"""Train nets on labels: the convolutional nets that stand beside the probe.
+"""Train nets on labels: those that stand beside the probe, and those that judge samples.
 
 The paper's question is whether features learned without labels are worth those learned with them (Tables 1 and 2). The
-opponents are trained here, by one plain loop: AdamW, one cycle of the learning rate, cross-entropy.
+opponents are trained here, and the judges of `attributes`, by one plain loop: AdamW, one cycle of the learning rate.
 """
 
 from collections.abc import Callable
@@ -36,12 +36,14 @@ def fit(
     device: str | torch.device = "cpu",
     precision: str = "bfloat16",
     augment: Callable[[Tensor], Tensor] | None = None,
+    loss_of: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> nn.Module:
-    """Train a net on uint8 images x (N, nc, S, S) and classes y (N,) of int64; return it in eval mode.
+    """Train a net on uint8 images x (N, nc, S, S) and what is known of them, y (N, ...); return it in eval mode.
 
-    lr: the cycle's highest. augment: changes a minibatch of uint8 images on its way. precision: of the convolutions,
-    float32 or bfloat16. A last, smaller minibatch of an epoch is left out, where there is another. Raises ValueError
-    for images and labels that do not pair, and where the loss is no longer finite.
+    y: classes of int64, or what `loss_of`, the loss of the net's output and y, takes. lr: the cycle's highest.
+    augment: changes a minibatch of uint8 images on its way. precision: of the convolutions, float32 or bfloat16. A
+    last, smaller minibatch of an epoch is left out, where there is another. Raises ValueError for images and labels
+    that do not pair, and where the loss is no longer finite.
     """
     y = torch.as_tensor(y)
     if len(x) != len(y) or len(x) < 2:
@@ -62,7 +64,7 @@ def fit(
         batch = data.to_float(batch.to(device)).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             logits = net(batch)
-        loss = F.cross_entropy(logits.float(), y[rows].to(device))
+        loss = loss_of(logits.float(), y[rows].to(device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
