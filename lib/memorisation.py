@@ -144,12 +144,13 @@ def memorise(description: Description, x: Tensor, steps: int, seed: int) -> tupl
     G, _ = models.from_description(description, seed)
     generator = torch.Generator().manual_seed(seed)
     codes = G.sample_z(len(x), generator)
+    half = models.find_precision("auto", torch.device("cpu")) == "bfloat16"
     optimizer = torch.optim.Adam(G.to(memory_format=torch.channels_last).train().parameters(), 5e-3, (0.9, 0.99))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=steps)
     for _ in range(steps):
         rows = torch.randint(len(x), (64,), generator=generator)
         z = recall(G, codes, rows, generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
             images = G(z)
         loss = F.l1_loss(images.float(), data.to_float(x[rows]))
         optimizer.zero_grad(set_to_none=True)

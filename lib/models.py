@@ -13,7 +13,9 @@ the loss can be computed without overflow.
 """
 
 import math
+import time
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from itertools import pairwise
 from numbers import Integral
 
@@ -226,6 +228,26 @@ def find_device(device: str) -> torch.device:
         found = ", ".join(name for name in there if there[name])
         raise ValueError(f"device = {device!r}: there is none on this machine; choose auto or one of {found}")
     return torch.device(device)
+
+
+def find_precision(precision: str, device: torch.device) -> str:
+    """Return the type to convolve in, float32 or bfloat16: the given one; for `auto` the faster one on the device."""
+    if precision != "auto":
+        return precision
+    fast = {"cuda": torch.cuda.is_bf16_supported, "cpu": _cpu_has_bfloat16}.get(device.type, lambda: False)
+    return "bfloat16" if fast() else "float32"
+
+
+@cache
+def _cpu_has_bfloat16() -> bool:
+    """Tell by trial whether this CPU has instructions for bfloat16: one without emulates them, 100 times slower."""
+    best = {torch.float32: math.inf, torch.bfloat16: math.inf}
+    for dtype in 5 * list(best):
+        matrix = torch.ones(256, 256, dtype=dtype)
+        began = time.perf_counter()
+        matrix @ matrix
+        best[dtype] = min(best[dtype], time.perf_counter() - began)
+    return best[torch.bfloat16] < best[torch.float32]
 
 
 def initialise(net: nn.Module, generator: torch.Generator) -> None:

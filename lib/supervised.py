@@ -34,21 +34,22 @@ def fit(
     batch_size: int = 128,
     seed: int = 0,
     device: str | torch.device = "cpu",
-    precision: str = "bfloat16",
+    precision: str = "auto",
     augment: Callable[[Tensor], Tensor] | None = None,
     loss_of: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> nn.Module:
     """Train a net on uint8 images x (N, nc, S, S) and what is known of them, y (N, ...); return it in eval mode.
 
     y: classes of int64, or what `loss_of`, the loss of the net's output and y, takes. lr: the cycle's highest.
-    augment: changes a minibatch of uint8 images on its way. precision: of the convolutions, float32 or bfloat16. A
-    last, smaller minibatch of an epoch is left out, where there is another. Raises ValueError for images and labels
+    augment: changes a minibatch of uint8 images on its way. precision: of the convolutions, float32, bfloat16 or
+    auto. A last, smaller minibatch of an epoch is left out, where there is another. Raises ValueError for images and labels
     that do not pair, and where the loss is no longer finite.
     """
     y = torch.as_tensor(y)
     if len(x) != len(y) or len(x) < 2:
         raise ValueError(f"{len(x)} images and {len(y)} labels: expected as many of both, two at least")
     device, batch_size = torch.device(device), min(batch_size, len(x))
+    precision = models.find_precision(precision, device)
     net.to(device, memory_format=torch.channels_last).train()
     per_epoch = len(x) // batch_size
     steps = max(1, round(epochs * per_epoch))
