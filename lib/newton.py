@@ -2,6 +2,10 @@
 
 `probe.L2SVM` is the classifier; this is its solver, a truncated Newton method with a line search. What it minimises,
 and how it knows when to stop, stands in `probe`.
+
+A net's features are far from independent: a few hundred directions hold nearly all of X'X, and conjugate gradients
+that do not know them need thousands of passes. So X'X is sketched once, by its products with random directions
+(Nyström's method, after Frangella, Tropp and Udell 2023), and the sketch preconditions every class, step and C.
 """
 
 import warnings
@@ -14,6 +18,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+RANK = 256  # directions of the sketch: one pass, as dear as some 20 of those that follow
 CG_STEPS = 300  # most conjugate-gradient steps in one Newton step
 BLOCK_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}  # a block of rows: as large as the processor's own cache
 PATIENCE = 5  # Newton steps without progress after which float32 has given what it can
@@ -24,7 +29,7 @@ class Blocks:
     """Features, or chosen rows of them, a few rows at a time, in the type that is computed in and on the device."""
 
     def __init__(self, X: Tensor, rows: Tensor | None, device: str | None, block_rows: int | None) -> None:
-        self.dtype = torch.float64 if X.dtype == torch.float64 else torch.float32
+        self.native = self.dtype = torch.float64 if X.dtype == torch.float64 else torch.float32
         self.device = torch.device(device or X.device)
         row_bytes = X.shape[1] * X.element_size()
         if rows is not None and len(rows) * row_bytes <= COPY_BYTES:
@@ -34,6 +39,7 @@ class Blocks:
             if len(X) * row_bytes < 0.7 * free:  # whole on the GPU, else each block travels in each pass
                 X = X.to(self.device)
         self.X, self.rows, self.shrunk = X, rows, False
+        self.spectrum: tuple[Tensor, Tensor, float] | None = None  # of X'X, once `Problem` has sketched it
         size = BLOCK_BYTES["cuda" if self.device.type == "cuda" else "cpu"]
         self.block_rows = block_rows or max(16, size // (4 * X.shape[1]))
 
@@ -101,12 +107,8 @@ class Problem:
         self.penalty = torch.ones(blocks.X.shape[1] + 1, dtype=torch.float64, device=blocks.device)
         if not penalise_constant or not constant:
             self.penalty[-1] = 0
-        self.squares = self._square_sums()
-
-    @in_smaller_blocks
-    def _square_sums(self) -> Tensor:
-        """Return the sum of squares of each feature (F,)."""
-        return self.blocks.sum(lambda blocks: (sum(block.square().sum(0).double() for _, block in blocks),))[0]
+        if blocks.spectrum is None:
+            blocks.spectrum = self._sketch()
 
     @in_smaller_blocks
     def evaluate(self, W: Tensor, live: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -146,12 +148,29 @@ class Problem:
         bias = (XP * active).sum(0) * self.constant
         return self.penalty * P + 2 * self.C * torch.cat([out.double(), bias[:, None]], 1), XP
 
-    def diagonal(self, active: Tensor) -> Tensor:
-        """Guess the Hessians' diagonals (K, F + 1): each feature's sum of squares, times the share of active rows."""
-        count = active.double().sum(0)
-        data = torch.outer(count / len(active), self.squares)
-        bias = (count * self.constant**2)[:, None]
-        return (self.penalty + 2 * self.C * torch.cat([data, bias], 1)).clamp_(min=1e-12)
+    def _sketch(self) -> tuple[Tensor, Tensor, float]:
+        """Return X'X's leading directions (F + 1, r), what it does to them (r,), and its mean effect on all others."""
+        n, width = len(self.y), len(self.penalty)
+        random = torch.randn(
+            width, min(RANK, n, width), dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+        )
+        Q = torch.linalg.qr(random.to(self.penalty.device))[0]  # (F + 1, r)
+        H, XQ = self.multiply(Q.T.contiguous(), Q.new_ones(1, 1).expand(n, Q.shape[1]))
+        Y = (H.T - self.penalty[:, None] * Q) / (2 * self.C)  # X'X Q
+        core, V = torch.linalg.eigh(XQ.T @ XQ)
+        kept = core > 10 * torch.finfo(self.blocks.dtype).eps * core.max()  # the rest is rounding
+        B = Y @ (V[:, kept] / core[kept].sqrt())  # BB' is near X'X, and nowhere above it
+        values, V = torch.linalg.eigh(B.T @ B)
+        squares = self.blocks.sum(lambda blocks: (sum(block.square().sum().double() for _, block in blocks),))[0]
+        rest = squares + n * self.constant**2 - values.sum()
+        return B @ (V / values.sqrt()), values, float(rest.clamp(min=0)) / max(1, width - len(values))
+
+    def precondition(self, R: Tensor, share: Tensor) -> Tensor:
+        """Return about what the inverse Hessians make of R (K, F + 1), with a share (K,) of the rows active."""
+        U, values, rest = self.blocks.spectrum
+        weight = 2 * self.C * share[:, None]  # (K, 1)
+        other = 1 / (1 + weight * rest)
+        return other * R + ((R @ U) * (1 / (1 + weight * values) - other)) @ U.T
 
 
 def newton(
@@ -159,6 +178,7 @@ def newton(
 ) -> tuple[Tensor, dict[str, np.ndarray | int]]:
     """Minimise each class's objective by truncated Newton steps, with exact line searches; drop those that converge."""
     K = problem.y.shape[1]
+    problem.blocks.dtype = problem.blocks.native
     W = torch.zeros(K, len(problem.penalty), dtype=torch.float64, device=problem.blocks.device)
     if start is not None:
         W.copy_(start)
@@ -205,10 +225,10 @@ def newton_step(problem: Problem, gradient: Tensor, y: Tensor, f: Tensor, target
     its gradient, or half of the gradient that it must reach (`target`): more is wasted on a model that will change.
     """
     active = y * f < 1  # (N, K)
-    scale = problem.diagonal(active)
+    share = active.double().mean(0)
     step, residual = torch.zeros_like(gradient), -gradient
     moved = torch.zeros_like(f)
-    direction = residual / scale
+    direction = problem.precondition(residual, share)
     power = (residual * direction).sum(1)
     enough = torch.maximum(0.1 * gradient.norm(dim=1), 0.5 * target)
     on = torch.arange(len(gradient), device=f.device)
@@ -221,7 +241,7 @@ def newton_step(problem: Problem, gradient: Tensor, y: Tensor, f: Tensor, target
         step[on] += length[:, None] * direction[on]
         moved[:, on] += length * shift
         residual[on] -= length[:, None] * bent
-        next_direction = residual[on] / scale[on]
+        next_direction = problem.precondition(residual[on], share[on])
         next_power = (residual[on] * next_direction).sum(1)
         direction[on] = next_direction + (next_power / power[on].clamp(min=1e-300))[:, None] * direction[on]
         power[on] = next_power

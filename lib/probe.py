@@ -74,7 +74,8 @@ class L2SVM(ClassifierMixin, BaseEstimator):
 
     def fit(self, X, y) -> "L2SVM":
         """Fit to X (N, F) and labels y (N,). Raises ValueError for NaN, one class only, C <= 0; warns unconverged."""
-        return self._fit(*self._checked(X, y))
+        X, y = self._checked(X, y)
+        return self._fit(self._blocks(X), y)
 
     def path(self, X, y, Cs: Sequence[float] = PAPER_CS) -> list["L2SVM"]:
         """Fit one classifier per C, from small to large, each started from the one before."""
@@ -123,20 +124,22 @@ class L2SVM(ClassifierMixin, BaseEstimator):
         check_finite(X)
         return X, y
 
-    def _fit(self, X: Tensor, y: np.ndarray, rows: Tensor | None = None, start: "L2SVM | None" = None) -> "L2SVM":
-        """Fit to checked features, or to the chosen rows of them (y is theirs), from another fit's weights."""
+    def _blocks(self, X: Tensor, rows: Tensor | None = None) -> Blocks:
+        return Blocks(X, rows, self.device, self.block_rows)
+
+    def _fit(self, blocks: Blocks, y: np.ndarray, start: "L2SVM | None" = None) -> "L2SVM":
+        """Fit to checked features and their labels, from another fit's weights."""
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"L2SVM needs samples of at least 2 classes, but y has only one class: {self.classes_}")
         codes = torch.from_numpy(codes)
         positive = codes[:, None] == torch.arange(len(self.classes_)) if len(self.classes_) > 2 else codes[:, None] == 1
-        self.n_features_in_ = X.shape[1]
-        blocks = Blocks(X, rows, self.device, self.block_rows)
+        self.n_features_in_ = blocks.X.shape[1]
         constant = self.intercept_scaling if self.fit_intercept else 0.0
         problem = Problem(blocks, positive, self.C, constant, self.regularise_intercept)
         first = None if start is None else start._weights().to(blocks.device)
         weights, report = newton(problem, first, self.tol, self.max_iter, self.progress)
-        self._store(weights, X.dtype, constant)
+        self._store(weights, blocks.X.dtype, constant)
         for name, value in report.items():
             setattr(self, name, value)
         open_classes = int((self.gap_ > self.tol).sum())
@@ -154,9 +157,9 @@ class L2SVM(ClassifierMixin, BaseEstimator):
         """Yield one fit per C, small to large, each started from the one before."""
         if len(Cs) == 0 or not min(Cs) > 0:
             raise ValueError(f"Cs = {tuple(Cs)}: expected at least one, all positive")
-        start = None
+        start, blocks = None, self._blocks(X, rows)
         for C in sorted(Cs):
-            start = clone(self).set_params(C=C)._fit(X, y, rows, start)
+            start = clone(self).set_params(C=C)._fit(blocks, y, start)
             yield start
 
     def _store(self, weights: Tensor, dtype: torch.dtype, constant: float) -> None:
@@ -172,7 +175,7 @@ class L2SVM(ClassifierMixin, BaseEstimator):
 
     def _decide(self, X: Tensor, rows: Tensor | None = None) -> np.ndarray:
         """Return f of checked features, or of the chosen rows of them."""
-        blocks = Blocks(X, rows, self.device, self.block_rows)
+        blocks = self._blocks(X, rows)
         W = torch.from_numpy(self.coef_).to(blocks.device, blocks.dtype)
         f = np.concatenate([(block @ W.T).cpu().numpy() for _, block in blocks]) + self.intercept_
         if not np.isfinite(f).all():

@@ -42,8 +42,8 @@ def fit(
 
     y: classes of int64, or what `loss_of`, the loss of the net's output and y, takes. lr: the cycle's highest.
     augment: changes a minibatch of uint8 images on its way. precision: of the convolutions, float32, bfloat16 or
-    auto. A last, smaller minibatch of an epoch is left out, where there is another. Raises ValueError for images and labels
-    that do not pair, and where the loss is no longer finite.
+    auto. A last, smaller minibatch of an epoch is left out, where there is another. Raises ValueError for images and
+    labels that do not pair, and where the loss is no longer finite.
     """
     y = torch.as_tensor(y)
     if len(x) != len(y) or len(x) < 2:

@@ -215,6 +215,31 @@ def test_less_device_memory_means_smaller_blocks_said_once(monkeypatch):
 # --- bad input and honest warnings
 
 
+def features_like_a_nets(n, f):
+    """Features that are far from zero and far from independent, as activations are: a spectrum of 1 / i squared."""
+    rng = np.random.default_rng(0)
+    latent = rng.normal(size=(n, 500)) / np.arange(1, 501) ** 2
+    return (np.maximum(latent @ rng.normal(size=(500, f)), 0) + 0.5).astype(np.float32), rng.integers(0, 3, n)
+
+
+def test_a_sketch_of_all_directions_inverts_the_hessian():
+    X, y = features_like_a_nets(300, 40)
+    codes = torch.from_numpy(y)[:, None] == torch.arange(3)
+    solved = newton.Problem(newton.Blocks(torch.from_numpy(X).double(), None, None, None), codes, 0.1, 2.0, True)
+    wide = np.column_stack([X.astype(float), np.full(300, 2.0)])
+    hessian = np.eye(41) + 2 * 0.1 * 0.5 * wide.T @ wide  # half of the rows active
+    R = np.random.default_rng(1).normal(size=(3, 41))
+    found = solved.precondition(torch.from_numpy(R), torch.full((3,), 0.5, dtype=torch.float64))
+    np.testing.assert_allclose(found.numpy(), np.linalg.solve(hessian, R.T).T, rtol=1e-6, atol=1e-9)
+
+
+def test_a_sketch_makes_few_passes_enough():
+    X, y = features_like_a_nets(1000, 600)
+    ours, theirs = L2SVM(C=0.1, tol=1e-5).fit(X, y), liblinear(X, y, 0.1)
+    np.testing.assert_allclose(objectives(ours, X, y, 0.1), objectives(theirs, X, y, 0.1), rtol=1e-4)
+    assert ours.n_products_ < 50  # with the diagonal alone it is hundreds
+
+
 def test_an_unconverged_fit_says_so():
     X, y = digits()
     with pytest.warns(ConvergenceWarning, match=r"stopped after 1 steps: \d+ of 10 classes are above tol=1e-06"):
