@@ -16,7 +16,7 @@ from scipy import ndimage
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from lib import data, paths, sources
+from lib import paths, sources, supervised
 from lib.models import Generator
 
 LEAST = 9  # pixels of an object that counts, at 32 x 32; it grows with the image
@@ -36,21 +36,13 @@ class Segmenter(nn.Sequential):
 
 
 def fit(x: Tensor, masks: Tensor, epochs: int, seed: int) -> Segmenter:
-    """Train a Segmenter on uint8 images x (N, nc, S, S) and their masks (N, S, S) bool, mirrored every other time."""
+    """Train a Segmenter on uint8 images x (N, nc, S, S) and their masks (N, S, S) bool, each also as in a mirror."""
     torch.manual_seed(seed)
-    net = Segmenter(x.shape[1]).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(net.parameters())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=epochs * -(-len(x) // 64))
-    for epoch in range(epochs):
-        for rows in torch.randperm(len(x)).split(64):
-            batch, target = (part.flip(-1) if epoch % 2 else part for part in (x[rows], masks[rows]))
-            logit = net(data.to_float(batch).contiguous(memory_format=torch.channels_last)).squeeze(1)
-            loss = F.binary_cross_entropy_with_logits(logit, target.float())
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return net.eval()
+    net = Segmenter(x.shape[1])
+    both, truth = torch.cat([x, x.flip(-1)]), torch.cat([masks, masks.flip(-1)])[:, None].float()
+    return supervised.fit(
+        net, both, truth, epochs / 2, lr=1e-2, batch_size=64, seed=seed, loss_of=F.binary_cross_entropy_with_logits
+    )
 
 
 def to_masks(boxes: np.ndarray, size: int) -> Tensor:

@@ -28,11 +28,14 @@ NETS = {  # the tutorial's own net and size, and the study's two other kinds at 
     "tutorial64 at 32 x 32": {"size": 32},
     "imagenet32": {"ngf": 64, "ndf": 64},
 }
+WIDE = {"imagenet32 at 128 maps": {}, "paper64": {}}  # the paper's own, on a GPU
 
 
-def plain(description: models.Description, x: torch.Tensor, batch_size: int) -> Callable[[], None]:
+def plain(
+    description: models.Description, x: torch.Tensor, batch_size: int, device: torch.device
+) -> Callable[[], None]:
     """Return one minibatch of the loop of PyTorch's DCGAN tutorial, stated anew: float32, a loader, two losses."""
-    G, D = models.from_description(description)
+    G, D = (net.to(device) for net in models.from_description(description))
     optG, optD = (torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999)) for net in (G, D))
     loader = DataLoader(TensorDataset(data.to_float(x)), batch_size, shuffle=True, num_workers=0)
     batches = iter(loader)
@@ -44,23 +47,31 @@ def plain(description: models.Description, x: torch.Tensor, batch_size: int) -> 
         except StopIteration:
             batches = iter(loader)
             (real,) = next(batches)
+        one, zero = torch.ones(batch_size, device=device), torch.zeros(batch_size, device=device)
         D.zero_grad()
-        F.binary_cross_entropy(D(real).sigmoid(), torch.ones(batch_size)).backward()
-        fake = G(torch.randn(batch_size, description.nz))
-        F.binary_cross_entropy(D(fake.detach()).sigmoid(), torch.zeros(batch_size)).backward()
+        F.binary_cross_entropy(D(real.to(device)).sigmoid(), one).backward()
+        fake = G(torch.randn(batch_size, description.nz, device=device))
+        F.binary_cross_entropy(D(fake.detach()).sigmoid(), zero).backward()
         optD.step()
         G.zero_grad()
-        F.binary_cross_entropy(D(fake).sigmoid(), torch.ones(batch_size)).backward()
+        F.binary_cross_entropy(D(fake).sigmoid(), one).backward()
         optG.step()
 
     return step
 
 
-def ours(description: models.Description, x: torch.Tensor, batch_size: int, precision: str) -> Callable[[], None]:
-    """Return one minibatch of `train`'s loop."""
-    settings = train.Settings(1e9, batch_size, 2e-4, 0.5, 0.0, "both", precision, 0)
-    training = train.Training(*models.from_description(description), settings, torch.device("cpu"))
-    batches = train.minibatches(x, settings, 0, 10**9)
+def ours(
+    description: models.Description,
+    x: torch.Tensor,
+    batch_size: int,
+    device: torch.device,
+    precision: str,
+    compiled: bool = False,
+) -> Callable[[], None]:
+    """Return one minibatch of `train`'s loop, the images on the device as `train.fit` has them."""
+    settings = train.Settings(1e9, batch_size, 2e-4, 0.5, 0.0, "both", precision, 0, compiled)
+    training = train.Training(*models.from_description(description), settings, device)
+    batches = train.minibatches(x.to(device), settings, 0, 10**9)
 
     def step() -> None:
         batch = data.to_float(next(batches))
@@ -69,9 +80,9 @@ def ours(description: models.Description, x: torch.Tensor, batch_size: int, prec
     return step
 
 
-def matmul(dtype: torch.dtype, side: int = 2048) -> Callable[[], None]:
+def matmul(dtype: torch.dtype, device: torch.device, side: int = 2048) -> Callable[[], None]:
     """Return one product of two square matrices: 2 * side^3 operations at the machine's best rate."""
-    a, b = torch.randn(2, side, side).to(dtype)
+    a, b = torch.randn(2, side, side, device=device).to(dtype)
     return lambda: a @ b
 
 
@@ -83,33 +94,39 @@ def seconds_of(loops: dict[str, Callable[[], None]], rounds: int) -> pd.DataFram
         for name, step in loops.items():
             began = time.perf_counter()
             step()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             row[name] = time.perf_counter() - began
         rows.append(row)
     return pd.DataFrame(rows[1:])
 
 
-def compare(name: str, changes: dict, batch_size: int, rounds: int) -> pd.Series:
-    """Time plain and own loops in turn; return medians, ratios, and the share of the matmul rate that is reached."""
+def compare(name: str, changes: dict, batch_size: int, rounds: int, device: torch.device) -> pd.Series:
+    """Time plain and own loops in turn; return medians, ratios, and the share of the matmul rate that is reached.
+
+    bfloat16 is tried where the device has it, compiled on a GPU; the last of the loops is held against the matmul.
+    """
     description = models.describe(name.split()[0], **changes)
     x = data.load("toy-faces:1024", description.size).x
-    loops = {
-        "plain": plain(description, x, batch_size),
-        "float32": ours(description, x, batch_size, "float32"),
-        "bfloat16": ours(description, x, batch_size, "bfloat16"),
-    }
+    best = models.find_precision("auto", device)
+    kinds = {precision: (precision,) for precision in dict.fromkeys(["float32", best])}
+    if device.type == "cuda":
+        kinds[f"{best}, compiled"] = (best, True)
+    loops = {"plain": plain(description, x, batch_size, device)}
+    loops |= {kind: ours(description, x, batch_size, device, *how) for kind, how in kinds.items()}
     with FlopCounterMode(display=False) as counter:
-        loops["bfloat16"]()
-    seconds = seconds_of(loops | {"matmul": matmul(torch.bfloat16)}, rounds)
+        loops[best]()
+    last, product = list(kinds)[-1], {"matmul": matmul(getattr(torch, best), device)}
+    seconds = seconds_of(loops | product, rounds)
     speed = {f"{loop}, images/s": batch_size / seconds[loop].median() for loop in loops}
-    for loop in ("float32", "bfloat16"):
-        speed[f"{loop} / plain"] = (seconds["plain"] / seconds[loop]).median()
+    speed |= {f"{kind} / plain": (seconds["plain"] / seconds[kind]).median() for kind in kinds}
     speed["GFLOP per image"] = counter.get_total_flops() / batch_size / 1e9
-    rate = counter.get_total_flops() / seconds["bfloat16"] / (2 * 2048**3 / seconds["matmul"])
-    speed["bfloat16, share of the matmul rate"] = rate.median()
+    rate = counter.get_total_flops() / seconds[last] / (2 * 2048**3 / seconds["matmul"])
+    speed[f"{last}, share of the {best} matmul rate"] = rate.median()
     return pd.Series(speed, name=name)
 
 
-def compare_with_example(path: Path, batch_size: int, rounds: int) -> pd.Series:
+def compare_with_example(path: Path, batch_size: int, rounds: int, device: torch.device) -> pd.Series:
     """Time the DCGAN example of a checkout of pytorch/examples, its own loop and loader, and ours after it.
 
     Same net, batch size, images (as PNG files for the example) and number of them; the example's start is not counted.
@@ -120,12 +137,14 @@ def compare_with_example(path: Path, batch_size: int, rounds: int) -> pd.Series:
         for i, image in enumerate(x.permute(0, 2, 3, 1).numpy()):
             Image.fromarray(image).save(Path(folder) / "images" / "faces" / f"{i}.png")
         command = [sys.executable, "-u", path / "dcgan" / "main.py", "--dataset", "folder", "--dataroot",
-                   f"{folder}/images", "--batchSize", batch_size, "--niter", 1, "--outf", folder]  # fmt: skip
+                   f"{folder}/images", "--batchSize", batch_size, "--niter", 1, "--outf", folder,
+                   *(["--accel"] if device.type == "cuda" else [])]  # fmt: skip
         with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as example:
             ends = [time.perf_counter() for line in example.stdout if "Loss_D" in line]
     if len(ends) != rounds + 1:
         raise SystemExit(f"{path}/dcgan/main.py trained {len(ends)} minibatches, not {rounds + 1}")
-    own = seconds_of({"ours": ours(models.describe("tutorial64"), x, batch_size, "bfloat16")}, rounds)["ours"]
+    best = models.find_precision("auto", device)
+    own = seconds_of({"ours": ours(models.describe("tutorial64"), x, batch_size, device, best)}, rounds)["ours"]
     speeds = {"example, images/s": batch_size * rounds / (ends[-1] - ends[0]), "ours": batch_size * rounds / own.sum()}
     return pd.Series(speeds | {"ours / example": speeds["ours"] / speeds["example, images/s"]})
 
@@ -161,15 +180,18 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--example", type=Path, help="a checkout of pytorch/examples, whose DCGAN is timed as it is")
     parser.add_argument("--linear", action="store_true", help="time reading 10,000 to 1,000,000 packed images (3 GB)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: the faster one that there is")
     given = parser.parse_args()
+    device = models.find_device(given.device)
     print(f"{results.device_name()}, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}\n")
     if given.linear:
         print(linear([10_000, 100_000, 300_000, 1_000_000], given.batch_size).round(2).to_string(index=False))
         return
     if given.example:
-        print(compare_with_example(given.example, given.batch_size, given.rounds).round(2).to_string())
+        print(compare_with_example(given.example, given.batch_size, given.rounds, device).round(2).to_string())
         return
-    rows = [compare(name, changes, given.batch_size, given.rounds) for name, changes in NETS.items()]
+    nets = NETS | (WIDE if device.type == "cuda" else {})
+    rows = [compare(name, changes, given.batch_size, given.rounds, device) for name, changes in nets.items()]
     print(pd.DataFrame(rows).T.round(2).to_string(), "\n")
     quick = results.table("quick").drop_duplicates("run_id")[["row", "notebook", "seconds", "peak_mb"]]
     print("The quick study, as last run:" if len(quick) else "The quick study was not run yet: make study")

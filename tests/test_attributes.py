@@ -27,6 +27,18 @@ def test_it_learns(taught):
     assert ((told > 0.5).numpy() == truth[500:]).mean() > 0.95
 
 
+def test_what_pixels_say_written_out():
+    x = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+    x[1, 0] = 200  # red all over
+    x[2, :, 2:-2, 2:-2] = 255  # a light middle
+    x[3], x[3, :, 2:-2, 2:-2] = 255, 0  # a dark one, on white
+    found = attributes.measure(x)
+    assert found["bright"].tolist() == [0, 1, 0, 1]
+    assert found["light_inside"].tolist() == [0, 0, 1, 0]
+    assert found["warm"].tolist() == [0, 1, 0, 0]
+    assert list(attributes.measure(x[:, :1])) == ["bright", "light_inside"], "grey images are neither warm nor cold"
+
+
 def test_bytes_and_floats_are_told_alike(taught):
     net, x, _ = taught
     torch.testing.assert_close(attributes.tell(net, x[:5]), attributes.tell(net, x[:5] / 127.5 - 1))
