@@ -1,7 +1,7 @@
 """Measure, on this machine: training against the tutorial's plain loop, and the quick study notebook by notebook.
 
-`make bench`, `make bench ARGS="--example PATH"`, `make bench ARGS=--linear`. Timings lie on a busy machine: what is
-quoted are ratios of runs that take turns.
+`make bench`, and with ARGS: `--example PATH`, `--linear`, `--cost batches/paper.yaml`. Timings lie on a busy machine:
+what is quoted are ratios of runs that take turns.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from lib import data, models, results, train
+from lib.rows import load as load_batch
 
 NETS = {  # the tutorial's own net and size, and the study's two other kinds at 64 maps
     "tutorial64": {},
@@ -174,16 +175,62 @@ def linear(sizes: Sequence[int], batch_size: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def cost(batch: Path) -> pd.DataFrame:
+    """Count what the trainings of a batch file compute and keep, one line per net: nothing is timed, no GPU needed.
+
+    Operations: one image's share of a minibatch that updates D and G. Memory: weights, gradients, Adam's moments and
+    what the backward passes of a minibatch hold, in float32; bfloat16 halves the last.
+    """
+    lines = {}
+    for row in load_batch(batch).rows.values():
+        if row.notebook == "01_train_gan":
+            p = results.check_parameters(row.notebook, row.parameters)
+            own = {name: p[name] for name in ("prior", "kernel") if p[name]}
+            own |= {name: p[name] for name in ("size", "nc", "ngf", "ndf")}
+            description = models.describe(p["architecture"], p["breaks"], **own)
+            if description not in lines:
+                lines[description] = {"row": row.name} | count(description, p["batch_size"])
+    return pd.DataFrame(lines.values()).set_index("row")
+
+
+def count(description: models.Description, batch_size: int) -> dict[str, float]:
+    """Count one net's operations per image, its weights, and the memory of a minibatch, in one step on two images."""
+    settings = train.Settings(1, 2, 2e-4, 0.5, 0.0, "both", "float32", 0)
+    training = train.Training(*models.from_description(description), settings, torch.device("cpu"))
+    weights = [w for net in (training.G, training.D) for w in net.parameters()]
+    held, own = {}, {w.data_ptr() for w in weights}  # bytes by place in memory: a tensor is often held twice
+
+    def hold(t: torch.Tensor) -> torch.Tensor:
+        held[t.data_ptr()] = t.nbytes * (t.data_ptr() not in own)
+        return t
+
+    keep = torch.autograd.graph.saved_tensors_hooks(hold, lambda t: t)
+    with FlopCounterMode(display=False) as counter, keep:
+        training.train_minibatch(torch.zeros(2, description.nc, description.size, description.size))
+    size = sum(w.numel() for w in weights)
+    return {
+        "GFLOP per image": counter.get_total_flops() / 2e9,
+        "minutes per million images at 100 TFLOP/s": counter.get_total_flops() / 2 * 1e6 / 100e12 / 60,
+        "millions of weights": size / 1e6,
+        "images per minibatch": batch_size,
+        "GiB of memory": (16 * size + sum(held.values()) / 2 * batch_size) / 2**30,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=8, help="minibatches timed of each loop")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--example", type=Path, help="a checkout of pytorch/examples, whose DCGAN is timed as it is")
     parser.add_argument("--linear", action="store_true", help="time reading 10,000 to 1,000,000 packed images (3 GB)")
+    parser.add_argument("--cost", type=Path, help="count a batch file's operations and memory; nothing is timed")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: the faster one that there is")
     given = parser.parse_args()
     device = models.find_device(given.device)
     print(f"{results.device_name()}, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}\n")
+    if given.cost:
+        print(cost(given.cost).round(2).to_string())
+        return
     if given.linear:
         print(linear([10_000, 100_000, 300_000, 1_000_000], given.batch_size).round(2).to_string(index=False))
         return

@@ -1,9 +1,13 @@
 """Pictures: pixels where they belong, and one panel for each thing."""
 
+import os
+import subprocess
+import sys
+
 import pandas as pd
 import torch
 
-from lib import figures
+from lib import figures, paths
 
 
 def test_pictures_keep_their_pixels():
@@ -35,3 +39,12 @@ def test_a_walk_plays_without_a_kernel():
 def test_heat_is_scaled_image_by_image():
     heat = figures.to_heat(torch.tensor([[[[0.0, 1]]], [[[0.0, 100]]]]))
     assert heat.shape == (2, 3, 1, 2) and torch.equal(heat[0], heat[1]) and heat.abs().max() <= 1
+
+
+def test_figures_need_no_display(tmp_path):
+    draw = "figures.show_grid(torch.zeros(4, 1, 8, 8)).savefig('x.png')"
+    displays = ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND")
+    bare = {name: value for name, value in os.environ.items() if name not in displays}
+    code = f"import os, torch; from lib import figures; os.chdir({str(tmp_path)!r}); {draw}"
+    subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, env=bare, check=True)
+    assert (tmp_path / "x.png").stat().st_size > 0
