@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib import data, models, supervised
-from lib.models import Discriminator
+from lib.data import ImageSet
+from lib.models import Discriminator, Generator
 
 
 class AttributeNet(nn.Module):
@@ -56,6 +57,13 @@ def measure(x: Tensor) -> pd.DataFrame:
         found["warm"] = (x[:, 0] - x[:, 2]).mean((1, 2))
     limits = {name: 0 if name == "light_inside" else values.median() for name, values in found.items()}
     return pd.DataFrame({name: (values > limits[name]).int().numpy() for name, values in found.items()})
+
+
+@torch.no_grad()
+def samples_of(G: Generator, n: int, generator: torch.Generator) -> ImageSet:
+    """Draw n images of G as a set that nobody labelled, with what pixels say of them (`measure`)."""
+    x = torch.cat([data.to_uint8(G(z)) for z in G.sample_z(n, generator).split(128)])
+    return ImageSet("samples", x, torch.full((n,), data.UNLABELLED), attributes=measure(x))
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import attributes
+from lib import attributes, data, models
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,14 @@ def test_what_pixels_say_written_out():
     assert found["light_inside"].tolist() == [0, 0, 1, 0]
     assert found["warm"].tolist() == [0, 1, 0, 0]
     assert list(attributes.measure(x[:, :1])) == ["bright", "light_inside"], "grey images are neither warm nor cold"
+
+
+def test_samples_are_a_set_with_what_pixels_say():
+    G, _ = models.build("tutorial64", size=16, ngf=4, ndf=4)
+    drawn = attributes.samples_of(G.eval(), 130, torch.Generator().manual_seed(0))
+    again = attributes.samples_of(G, 130, torch.Generator().manual_seed(0))
+    assert drawn.x.shape == (130, 3, 16, 16) and torch.equal(drawn.x, again.x)
+    assert drawn.attributes.equals(attributes.measure(drawn.x)) and (drawn.y == data.UNLABELLED).all()
 
 
 def test_bytes_and_floats_are_told_alike(taught):

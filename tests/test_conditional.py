@@ -159,7 +159,7 @@ def test_it_learns_what_is_asked_for():
     images = data.load("digits", 16)
     few = images[(images.y < 3).nonzero()[:, 0]]
     G, D = Generator(3, 16, nz=8, ngf=8, hidden=64), Discriminator(3, 16, ndf=8, hidden=64)
-    fit(G, D, few.x, few.y, settings(epochs=25), progress=False)
+    fit(G, D, few.x, few.y, settings(epochs=50), progress=False)
     x, y = sample(G, 300, torch.Generator().manual_seed(0))
     judge = KNeighborsClassifier(1).fit(x.flatten(1).float().numpy(), y.numpy())
     assert judge.score(few.x.flatten(1).float().numpy(), few.y.numpy()) > 0.8
