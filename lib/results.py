@@ -188,6 +188,7 @@ def start(notebook: str, namespace: Mapping) -> Run:
     batch, _, row = os.environ.get("STUDY_ROW", "").partition("/")
     record = {"run_id": run.id, "notebook": notebook, "batch": batch, "row": row, "parameters": parameters}
     record["departs"] = os.environ.get("STUDY_DEPARTS", "") if batch else "run by hand"
+    record["commit"] = commit()  # now, not when it ends: the code is in memory, whatever happens to the files
     record["dependencies"] = dependencies(notebook, parameters, upstream)
     paths.write_atomically(run.folder / "params.json", json.dumps(record, indent=1).encode())
     return run
@@ -200,7 +201,6 @@ def finish(run: Run) -> pd.DataFrame:
             raise ValueError(f"metric {line['metric']}: {line['value']!r} is no number")
     record = json.loads((run.folder / "params.json").read_text())
     record |= {
-        "commit": commit(),
         "device": device_name(),
         "seconds": round(time.time() - run.began, 1),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,

@@ -50,6 +50,14 @@ def test_parameters_of():
     assert found["steps"] == {"type": int, "default": 3, "help": "minibatches"}
 
 
+def test_the_commit_is_the_one_that_began(monkeypatch):
+    monkeypatch.setattr(results, "commit", lambda: "first")
+    made = results.start("01_one", {"steps": 3, "lr": 0.1, "name": "x", "fast": True})
+    monkeypatch.setattr(results, "commit", lambda: "second")
+    results.finish(made)
+    assert results.read_metrics(made.folder / "metrics.json")["commit"] == "first"
+
+
 @pytest.mark.parametrize("kind", ["tar", "folder"])
 def test_other_images_are_another_run(study, kind):
     place = study / "photos.tar" if kind == "tar" else study / "photos" / "cats"
