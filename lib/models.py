@@ -240,7 +240,7 @@ def find_precision(precision: str, device: torch.device) -> str:
 
 @cache
 def _cpu_has_bfloat16() -> bool:
-    """Tell by trial whether this CPU has instructions for bfloat16: one without emulates them, far slower than float32."""
+    """Tell by trial whether this CPU has instructions for bfloat16; one without emulates them, far slower."""
     best = {torch.float32: math.inf, torch.bfloat16: math.inf}
     for dtype in 5 * list(best):
         matrix = torch.ones(256, 256, dtype=dtype)
