@@ -1,5 +1,7 @@
 """The nets, layer by layer, against the facts that the paper and the authors' code give."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -217,3 +219,22 @@ def test_priors():
 def test_errors_name_the_thing_and_the_way_out(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_precision_is_what_is_asked_for_or_what_the_machine_has(monkeypatch):
+    cpu = torch.device("cpu")
+    assert [models.find_precision(name, cpu) for name in ("float32", "bfloat16")] == ["float32", "bfloat16"]
+    monkeypatch.setattr(models, "_cpu_has_bfloat16", lambda: True)
+    assert models.find_precision("auto", cpu) == "bfloat16"
+    monkeypatch.setattr(models, "_cpu_has_bfloat16", lambda: False)
+    assert models.find_precision("auto", cpu) == "float32"
+    assert models.find_precision("auto", torch.device("mps")) == "float32"
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="no /proc/cpuinfo to compare with")
+def test_the_trial_finds_the_instructions_that_the_processor_names():
+    flags = Path("/proc/cpuinfo").read_text().split()
+    if {"avx512_bf16", "amx_bf16"} & set(flags):
+        assert models._cpu_has_bfloat16()
+    elif "avx512f" not in flags:  # whose emulation may be as fast
+        assert not models._cpu_has_bfloat16()
