@@ -234,8 +234,11 @@ def find_precision(precision: str, device: torch.device) -> str:
     """Return the type to convolve in, float32 or bfloat16: the given one; for `auto` the faster one on the device."""
     if precision != "auto":
         return precision
-    fast = {"cuda": torch.cuda.is_bf16_supported, "cpu": _cpu_has_bfloat16}.get(device.type, lambda: False)
-    return "bfloat16" if fast() else "float32"
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = device.type == "cpu" and _cpu_has_bfloat16()
+    return "bfloat16" if fast else "float32"
 
 
 @cache
