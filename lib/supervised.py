@@ -5,6 +5,7 @@ opponents are trained here, and the judges of `attributes`, by one plain loop: A
 """
 
 from collections.abc import Callable
+from dataclasses import fields
 
 import numpy as np
 import torch
@@ -16,8 +17,9 @@ from lib.models import Description
 
 
 def classifier(description: Description, classes: int, dropout: float = 0.0, seed: int = 0) -> nn.Module:
-    """Return D's architecture with one logit per class: images (N, nc, size, size) -> (N, classes)."""
-    net = models.from_description(description, seed)[1]
+    """Return D's whole architecture with one logit per class: images (N, nc, size, size) -> (N, classes)."""
+    whole = Description(**{field.name: getattr(description, field.name) for field in fields(Description)})
+    net = models.from_description(whole, seed)[1]  # of a published D the last layers may be missing
     net.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(net.head.in_features, classes))
     models.initialise(net.head, torch.Generator().manual_seed(seed))
     nn.init.zeros_(net.head[1].bias)

@@ -88,9 +88,10 @@ def main() -> None:
     y = pd.qcut(faces.attributes["yaw"], 10, labels=False).to_numpy()
     _, D = models.build("imagenet32", seed=1)
     features.recalibrate_batchnorm(D, faces.x[:2000])
-    shares = [time_extraction(D, faces.x[:1024], autocast) for autocast in (False, True)]
+    half = models.find_precision("auto", torch.device("cpu")) == "bfloat16"
+    shares = [time_extraction(D, faces.x[:1024], autocast) for autocast in sorted({False, half})]
     print("Extraction, as a share of the bare forward pass's speed:\n", pd.DataFrame(shares).round(2), "\n")
-    X = features.extract(D, faces.x, autocast=True, progress=True)
+    X = features.extract(D, faces.x, autocast=half, progress=True)
     n, f = min(SMALL[0], len(X)), SMALL[1]
     print(f"{n:,} x {f:,}, ten classes, C = {given.C:g}:")
     print(against_liblinear(X[:n, :f].contiguous(), y[:n], given.C, given.tol).round(4).to_string(), "\n")

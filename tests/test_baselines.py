@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from lib import baselines, data, models, supervised
+from lib import baselines, data, models, published, supervised
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +97,11 @@ def test_supervised_refuses_what_it_cannot_learn_from():
         supervised.fit(net, x[:20], y[:10], 1)
     with pytest.raises(ValueError, match="loss is nan.*lower lr"):
         supervised.fit(net, x[:200], y[:200], 3, lr=1e12)
+
+
+def test_the_opponent_of_a_truncated_D_is_whole():
+    """As loaded from the authors' files, of whose ImageNet D two convolutions are missing."""
+    cut = published.Truncated(size=16, convs_per_scale=2, kernel=3, ndf=4, convs=3)
+    whole = supervised.classifier(cut, classes=5)
+    assert len(whole.layers) == len(cut.strides) + 1 == 4
+    assert whole(torch.zeros(2, 3, 16, 16)).shape == (2, 5)
