@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 RANK = 256  # directions of the sketch: one pass, as dear as some 20 of those that follow
 CG_STEPS = 300  # most conjugate-gradient steps in one Newton step
 BLOCK_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}  # a block of rows: as large as the processor's own cache
+TOO_LARGE = "the features are too large: the objective overflows; scale them down"
 PATIENCE = 5  # Newton steps without progress after which float32 has given what it can
 COPY_BYTES = 2**30  # chosen rows are copied once when they are smaller than this, else gathered block by block
 
@@ -156,12 +157,14 @@ class Problem:
         )
         Q = torch.linalg.qr(random.to(self.penalty.device))[0]  # (F + 1, r)
         H, XQ = self.multiply(Q.T.contiguous(), Q.new_ones(1, 1).expand(n, Q.shape[1]))
+        squares = self.blocks.sum(lambda blocks: (sum(block.square().sum().double() for _, block in blocks),))[0]
+        if not (XQ.isfinite().all() and squares.isfinite()):
+            raise ValueError(TOO_LARGE)
         Y = (H.T - self.penalty[:, None] * Q) / (2 * self.C)  # X'X Q
         core, V = torch.linalg.eigh(XQ.T @ XQ)
         kept = core > 10 * torch.finfo(self.blocks.dtype).eps * core.max()  # the rest is rounding
         B = Y @ (V[:, kept] / core[kept].sqrt())  # BB' is near X'X, and nowhere above it
         values, V = torch.linalg.eigh(B.T @ B)
-        squares = self.blocks.sum(lambda blocks: (sum(block.square().sum().double() for _, block in blocks),))[0]
         rest = squares + n * self.constant**2 - values.sum()
         return B @ (V / values.sqrt()), values, float(rest.clamp(min=0)) / max(1, width - len(values))
 
@@ -190,7 +193,7 @@ def newton(
         while True:
             objective[live], gradient, f = problem.evaluate(W[live], live)
             if not objective[live].isfinite().all():
-                raise ValueError("the features are too large: the objective overflows; scale them down")
+                raise ValueError(TOO_LARGE)
             gap[live] = 0.5 * gradient.square().sum(1) / objective[live].clamp(min=1e-300)
             better = (gap[live] < 0.5 * best[live]) | (objective[live] < (1 - 1e-5) * lowest[live])
             waited[live] = torch.where(better, 0, waited[live] + 1)

@@ -1,7 +1,8 @@
 """Train nets on labels: those that stand beside the probe, and those that judge samples.
 
 The paper's question is whether features learned without labels are worth those learned with them (Tables 1 and 2). The
-opponents are trained here, and the judges of `attributes`, by one plain loop: AdamW, one cycle of the learning rate.
+opponents are trained here, and the judges of `attributes` and `forgetting`, by one plain loop: AdamW, one cycle of
+the learning rate.
 """
 
 from collections.abc import Callable

@@ -240,6 +240,13 @@ def test_a_sketch_makes_few_passes_enough():
     assert ours.n_products_ < 50  # with the diagonal alone it is hundreds
 
 
+@pytest.mark.parametrize("size", [1e20, 1e30])
+def test_features_whose_squares_overflow_are_refused_in_words(size):
+    X, y = features_like_a_nets(40, 5)
+    with pytest.raises(ValueError, match="features are too large: the objective overflows; scale them down"):
+        L2SVM().fit(X * np.float32(size), y)
+
+
 def test_an_unconverged_fit_says_so():
     X, y = digits()
     with pytest.warns(ConvergenceWarning, match=r"stopped after 1 steps: \d+ of 10 classes are above tol=1e-06"):
