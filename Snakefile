@@ -48,6 +48,7 @@ for row in shown.values():
             batch=batch.path,
             row=row.name,
         threads: row.threads
+        priority: sum(row.name in other.needs for other in shown.values())  # what others wait for goes first
         resources:
             **resources_of(row),
         shell:
