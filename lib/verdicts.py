@@ -64,7 +64,21 @@ def _judge(row: pd.Series) -> tuple[bool | None, str, str]:
     return met, REPRODUCED if met else NOT_REPRODUCED, row["criterion"]
 
 
-def to_markdown(table: pd.DataFrame, small: Sequence[str] = ("quick", "smoke", "ablation")) -> str:
+def over_seeds(table: pd.DataFrame, batch: str, metrics: Sequence[str]) -> pd.DataFrame:
+    """Return each setting of a batch over its seeds as "mean (least to largest)": settings by metrics.
+
+    A setting's rows are named SETTING-SEED, or SETTING-SEED-WHAT where another notebook measures them.
+    """
+    lines = table[(table["batch"] == batch) & table["metric"].isin(metrics)].copy()
+    lines["setting"] = lines["row"].str.replace(r"-\d+(-[a-z]+)?$", "", regex=True)
+    spread = lines.groupby(["setting", "metric"])["value"].agg(["mean", "min", "max", "size"])
+    told = [f"{s.mean:.2f} ({s.min:.2f} to {s.max:.2f})" for s in spread.itertuples(index=False)]
+    seeds = spread["size"].groupby("setting").max().rename("seeds")
+    shown = pd.Series(told, spread.index, dtype=object).unstack("metric").reindex(columns=list(metrics))
+    return pd.concat([seeds, shown], axis=1)
+
+
+def to_markdown(table: pd.DataFrame, small: Sequence[str] = ("quick", "smoke", "ablation", "precision")) -> str:
     """Return the README's table: one line per published figure or claim, and run beside it; and how the runs depart.
 
     small: batches on embedded data, which say nothing of the published figures and are left out.

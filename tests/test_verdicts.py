@@ -58,6 +58,19 @@ def test_pictures_and_what_was_not_run():
     assert set(judged["verdict"]) <= set(verdicts.VERDICTS)
 
 
+def test_settings_over_their_seeds():
+    rows = [("paper-0", "swing", 0.1), ("paper-1", "swing", 0.3), ("paper-1", "other", 9), ("no-bn-0", "swing", 0.5)]
+    lines = [table(batch="ablation", row=row, metric=metric, value=value) for row, metric, value in rows]
+    lines += [
+        table(batch="b", row="paper-2", metric="swing", value=7),
+        table(batch="ablation", row="x-0-probe", metric="D", value=1),
+    ]
+    spread = verdicts.over_seeds(pd.concat(lines), "ablation", ["swing", "D"])
+    assert spread["seeds"].to_dict() == {"no-bn": 1, "paper": 2, "x": 1}
+    assert spread.loc["paper", "swing"] == "0.20 (0.10 to 0.30)" and spread.loc["x", "D"] == "1.00 (1.00 to 1.00)"
+    assert verdicts.over_seeds(pd.concat(lines), "unknown", ["swing"]).empty
+
+
 def test_the_published_figures():
     claims = verdicts.published().set_index("id")
     assert claims.index.is_unique
