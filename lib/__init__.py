@@ -7,8 +7,3 @@
 `batch` runs them. Images are float32 NCHW in [-1, 1] everywhere but in `data` (uint8 at rest), `figures` and
 `conditional` ([0, 1], as the authors have it).
 """
-
-import sys
-
-# jsonschema, which nbformat imports, compiles this grammar of addresses for a second or two; no notebook needs it.
-sys.modules.setdefault("rfc3987_syntax", None)

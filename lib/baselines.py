@@ -30,11 +30,13 @@ class Codebook:
     centroids: Tensor  # (units, d)
 
 
-def fit_codebook(x: Tensor, units: int, patches: int = 400_000, iterations: int = 50, seed: int = 0) -> Codebook:
+def fit_codebook(x: Tensor, units: int, patches: int = 0, iterations: int = 50, seed: int = 0) -> Codebook:
     """Learn a codebook from uint8 images x (N, C, H, W), as Coates, Lee and Ng (2011) do.
 
     Patches of 6 x 6 from anywhere, each normalised for brightness and contrast, all whitened (ZCA), then k-means.
+    patches: 0 takes theirs, 400,000, or 1,000 per unit where that is fewer.
     """
+    patches = patches or min(400_000, 1000 * units)
     sample = _normalise(_draw_patches(x, patches, torch.Generator().manual_seed(seed)))
     mean = sample.mean(0)
     variances, axes = torch.linalg.eigh(torch.cov(sample.T).double())
@@ -127,7 +129,7 @@ def fit_exemplar_net(
 
 
 @torch.no_grad()
-def exemplar_features(net: ExemplarNet, x: Tensor, batch_size: int = 256) -> Tensor:
+def exemplar_features(net: ExemplarNet, x: Tensor, batch_size: int = 32) -> Tensor:
     """Return all layers, the convolutions max-pooled over quadrants: (N, C, H, W) uint8 -> (N, F), on the CPU."""
     device, parts = next(net.parameters()).device, []
     for batch in x.split(batch_size):

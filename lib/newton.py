@@ -6,6 +6,9 @@ and how it knows when to stop, stands in `probe`.
 A net's features are far from independent: a few hundred directions hold nearly all of X'X, and conjugate gradients
 that do not know them need thousands of passes. So X'X is sketched once, by its products with random directions
 (Nyström's method, after Frangella, Tropp and Udell 2023), and the sketch preconditions every class, step and C.
+
+No weights of the minimum lie outside the span of the rows. So a few rows of many features are turned first, once for
+all classes and every C: their coordinates in that span, N instead of F, are the features that are then read.
 """
 
 import warnings
@@ -18,9 +21,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+FEW_ROWS = 1500  # are turned where the features are twice as many: the turn costs 4 F N^2, a product 4 F N K
 RANK = 256  # directions of the sketch: one pass, as dear as some 20 of those that follow
 CG_STEPS = 300  # most conjugate-gradient steps in one Newton step
 BLOCK_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}  # a block of rows: as large as the processor's own cache
+SHARE = 16  # blocks: what a thread must have to do to be worth its start, a millisecond or two
 TOO_LARGE = "the features are too large: the objective overflows; scale them down"
 PATIENCE = 5  # Newton steps without progress after which float32 has given what it can
 COPY_BYTES = 2**30  # chosen rows are copied once when they are smaller than this, else gathered block by block
@@ -40,6 +45,8 @@ class Blocks:
             if len(X) * row_bytes < 0.7 * free:  # whole on the GPU, else each block travels in each pass
                 X = X.to(self.device)
         self.X, self.rows, self.shrunk = X, rows, False
+        self.width, self.given = X.shape[1], X.dtype  # X itself may be turned
+        self.basis: Tensor | None = None  # (F, N), orthonormal, once `Problem` has turned few rows into its coordinates
         self.spectrum: tuple[Tensor, Tensor, float] | None = None  # of X'X, once `Problem` has sketched it
         size = BLOCK_BYTES["cuda" if self.device.type == "cuda" else "cpu"]
         self.block_rows = block_rows or max(16, size // (4 * X.shape[1]))
@@ -61,18 +68,39 @@ class Blocks:
 
         Products with ten vectors are too thin for the library to split among cores; blocks are not.
         """
-        threads = torch.get_num_threads() if self.device.type == "cpu" else 1
-        shares = [range(i * self.block_rows, len(self), threads * self.block_rows) for i in range(threads)]
-        shares = [share for share in shares if len(share)]
-        if len(shares) < 2:
+        cores = torch.get_num_threads() if self.device.type == "cpu" else 1
+        threads = min(cores, len(self) // (SHARE * self.block_rows))
+        if threads < 2:
             return list(work(iter(self)))
+        shares = [range(i * self.block_rows, len(self), threads * self.block_rows) for i in range(threads)]
         torch.set_num_threads(1)  # of each worker, which takes this over as it starts
         try:
-            with ThreadPoolExecutor(len(shares)) as pool:
+            with ThreadPoolExecutor(threads) as pool:
                 found = list(pool.map(lambda share: work(self._read(share)), shares))
         finally:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(cores)
         return [sum(parts[1:], parts[0]) for parts in zip(*found, strict=True)]
+
+    def turn(self) -> None:
+        """Replace few rows of many features by their coordinates in the space that they span, in float64."""
+        if len(self) > FEW_ROWS or 2 * len(self) > self.width:
+            return
+        try:
+            X = torch.cat([block for _, block in self]).double()  # (N, F)
+            self.basis, coordinates = torch.linalg.qr(X.T)
+        except torch.OutOfMemoryError:  # as they are, they go through the device block by block
+            return
+        self.X, self.rows = coordinates.T.contiguous(), None
+        self.native = self.dtype = torch.float64
+        self.block_rows *= self.width // len(self)
+
+    def to_span(self, W: Tensor) -> Tensor:
+        """Return weights (K, F + 1) as those of the features that are read: (K, N + 1) where the rows were turned."""
+        return W if self.basis is None else torch.cat([W[:, :-1] @ self.basis, W[:, -1:]], 1)
+
+    def from_span(self, W: Tensor) -> Tensor:
+        """Return weights of the features that are read as weights (K, F + 1) of those that were given."""
+        return W if self.basis is None else torch.cat([W[:, :-1] @ self.basis.T, W[:, -1:]], 1)
 
     def shrink(self) -> None:
         """Halve the blocks after the device ran out of memory; say so the first time."""
@@ -105,6 +133,8 @@ class Problem:
     def __init__(self, blocks: Blocks, positive: Tensor, C: float, constant: float, penalise_constant: bool) -> None:
         self.blocks, self.C, self.constant = blocks, C, constant
         self.y = positive.to(blocks.device, torch.float64) * 2 - 1  # (N, K)
+        if blocks.spectrum is None:
+            blocks.turn()
         self.penalty = torch.ones(blocks.X.shape[1] + 1, dtype=torch.float64, device=blocks.device)
         if not penalise_constant or not constant:
             self.penalty[-1] = 0
@@ -184,7 +214,7 @@ def newton(
     problem.blocks.dtype = problem.blocks.native
     W = torch.zeros(K, len(problem.penalty), dtype=torch.float64, device=problem.blocks.device)
     if start is not None:
-        W.copy_(start)
+        W.copy_(problem.blocks.to_span(start))
     objective, gap, best, lowest = (torch.full((K,), torch.inf, dtype=torch.float64, device=W.device) for _ in range(4))
     waited = torch.zeros(K, dtype=torch.long, device=W.device)
     live = torch.arange(K, device=W.device)
@@ -218,7 +248,7 @@ def newton(
             steps, products = steps + 1, products + count
             bar.update()
     report = {"objective_": objective.cpu().numpy(), "gap_": gap.cpu().numpy()}
-    return W, report | {"n_iter_": max(steps, 1), "n_products_": products}
+    return problem.blocks.from_span(W), report | {"n_iter_": max(steps, 1), "n_products_": products}
 
 
 def newton_step(problem: Problem, gradient: Tensor, y: Tensor, f: Tensor, target: Tensor) -> tuple[Tensor, Tensor, int]:

@@ -134,12 +134,12 @@ class L2SVM(ClassifierMixin, BaseEstimator):
             raise ValueError(f"L2SVM needs samples of at least 2 classes, but y has only one class: {self.classes_}")
         codes = torch.from_numpy(codes)
         positive = codes[:, None] == torch.arange(len(self.classes_)) if len(self.classes_) > 2 else codes[:, None] == 1
-        self.n_features_in_ = blocks.X.shape[1]
+        self.n_features_in_ = blocks.width
         constant = self.intercept_scaling if self.fit_intercept else 0.0
         problem = Problem(blocks, positive, self.C, constant, self.regularise_intercept)
         first = None if start is None else start._weights().to(blocks.device)
         weights, report = newton(problem, first, self.tol, self.max_iter, self.progress)
-        self._store(weights, blocks.X.dtype, constant)
+        self._store(weights, blocks.given, constant)
         for name, value in report.items():
             setattr(self, name, value)
         open_classes = int((self.gap_ > self.tol).sum())

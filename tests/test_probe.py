@@ -26,7 +26,7 @@ def test_scikit_learns_own_checks(estimator, check):
 
 def objectives(model, X, y, C, scaling=1.0):
     """Each class's objective in float64, written out."""
-    W, b = model.coef_.astype(float), model.intercept_.astype(float)
+    W, b = model.coef_.astype(float), np.asarray(model.intercept_, float)  # 0.0 without one
     classes = model.classes_[1:] if len(W) == 1 else model.classes_
     signs = np.where(np.asarray(y)[:, None] == classes, 1, -1)
     lack = np.maximum(0, 1 - signs * (np.asarray(X, float) @ W.T + b))
@@ -161,18 +161,46 @@ def test_features_are_neither_changed_nor_copied(monkeypatch):
     assert set(seen) == {X.ctypes.data}
 
 
-def test_cores_share_the_blocks():
+def test_cores_share_the_blocks(monkeypatch):
     X, y = digits()
-    threads = torch.get_num_threads()
+    threads, pools = torch.get_num_threads(), []
+    pool = newton.ThreadPoolExecutor
+    monkeypatch.setattr(newton, "ThreadPoolExecutor", lambda n: (pools.append(n), pool(n))[1])
     try:
         found = []
         for share in (1, 3):
             torch.set_num_threads(share)
-            found.append(L2SVM(C=0.01, tol=1e-8, block_rows=32).fit(X, y))
+            found.append(L2SVM(C=0.01, tol=1e-8, block_rows=8).fit(X, y))
             assert torch.get_num_threads() == share
     finally:
         torch.set_num_threads(threads)
+    assert set(pools) == {3}
     np.testing.assert_allclose(found[1].objective_, found[0].objective_, rtol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("options", [{}, {"intercept_scaling": 3.0}, {"fit_intercept": False}])
+def test_few_rows_of_many_features_are_solved_in_their_span(dtype, options):
+    X, y = features_like_a_nets(60, 500)
+    X = X.astype(dtype)
+    X[1] = X[0]  # and fewer dimensions than rows
+    turned = newton.Blocks(torch.from_numpy(X), None, None, None)
+    turned.turn()
+    assert turned.X.shape == (60, 60)
+    np.testing.assert_allclose(turned.X @ turned.basis.T, X, atol=1e-5)
+    ours = L2SVM(tol=1e-9, **options).path(X, y, (0.01, 0.1))[-1]
+    assert ours.coef_.shape == (3, 500) and ours.coef_.dtype == dtype
+    theirs = liblinear(X, y, 0.1, **options)
+    scaling = options.get("intercept_scaling", 1.0)
+    np.testing.assert_allclose(objectives(ours, X, y, 0.1, scaling), objectives(theirs, X, y, 0.1, scaling), rtol=1e-4)
+    np.testing.assert_allclose(ours.objective_, objectives(ours, X, y, 0.1, scaling), rtol=1e-4)
+
+
+def test_many_rows_are_read_as_they_are():
+    for shape in ((newton.FEW_ROWS + 1, 3 * newton.FEW_ROWS), (60, 119)):
+        left = newton.Blocks(torch.zeros(shape), None, None, None)
+        left.turn()
+        assert left.basis is None and left.X.shape == shape
 
 
 def test_float32_that_stalls_goes_on_in_float64():
