@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -43,21 +44,32 @@ class Failed(Exception):
     """A row's notebook did not come to its end."""
 
 
-def run(batch: Batch, *options: str) -> int:
+def run(batch: Batch, *options: str, only: Sequence[str] = ()) -> int:
     """Run the rows that are not finished, rebuild the table, print what came of it; return the exit code.
 
-    options: handed to Snakemake.
+    options: handed to Snakemake. only: these rows and what they need (none named: all). Raises ValueError where the
+    batch has no such row.
     """
+    for name in only:
+        _row(batch, name)
     meant = {name: {"run_id": row.run_id, "departs": row.departs} for name, row in batch.rows.items()}
     results.claim(batch.name, meant)
-    waiting = batch.waiting()
-    print(f"{batch.name}: {len(waiting)} of {len(batch.rows)} rows to run", flush=True)
-    code = _snakemake(batch, options) if waiting else 0
+    wanted = list(only) or list(batch.rows)
+    waiting = [name for name in wanted if name in batch.waiting()]
+    print(f"{batch.name}: {len(waiting)} of {len(wanted)} rows to run", flush=True)
+    until = ("--until", *waiting) if only else ()  # of a finished row Snakemake would know nothing
+    code = _snakemake(batch, (*options, *until)) if waiting else 0
     try:
         results.write_table()
     finally:
-        unfinished = summarise(batch)
-    return unfinished or code
+        summarise(batch)
+    return 1 if set(wanted) & set(batch.waiting()) else code
+
+
+def _row(batch: Batch, name: str) -> Row:
+    if name not in batch.rows:
+        raise ValueError(f"{batch.path} has no row {name!r}: it has {', '.join(batch.rows)}")
+    return batch.rows[name]
 
 
 def _snakemake(batch: Batch, options: tuple[str, ...]) -> int:
@@ -225,6 +237,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("check", "plan", "run", "summary", "workflow", "execute"):
         commands.add_parser(name).add_argument("batch", help="a batch file, such as batches/quick.yaml")
+    commands.choices["run"].add_argument("--rows", nargs="+", default=[], help="only these, and what they need")
     commands.choices["execute"].add_argument("row")
     commands.choices["execute"].add_argument("--threads", type=int)
     commands.add_parser("keep", help="copy a run's record and figures to where git keeps them").add_argument("run")
@@ -256,13 +269,11 @@ def _command(given: argparse.Namespace, batch: Batch, options: list[str]) -> int
         print(f"{given.batch}: {len(batch.rows)} rows, all well")
         return 0
     if given.command == "execute":
-        if given.row not in batch.rows:
-            raise ValueError(f"{given.batch} has no row {given.row!r}: it has {', '.join(batch.rows)}")
-        row = batch.rows[given.row]
+        row = _row(batch, given.row)
         execute(batch, row, given.threads or row.threads)
         return 0
     if given.command == "run":
-        return run(batch, *options)
+        return run(batch, *options, only=given.rows)
     return {"plan": plan, "summary": summarise, "workflow": workflow}[given.command](batch)
 
 

@@ -199,6 +199,27 @@ SCENARIO = {
 } | {how: {"notebook": "02_bad", "parameters": {"how": how}} for how in ("raise", "kill", "exit", "late")}
 
 
+def test_named_rows_run_with_what_they_need(study):
+    path = study.write(
+        {
+            "a": {"notebook": "01_good"},
+            "of-a": {"notebook": "01_good", "parameters": {"net": "run:a"}},
+            "b": {"notebook": "01_good", "parameters": {"lr": 0.5}},
+            "bad": {"notebook": "02_bad"},
+        }
+    )
+    assert study.call("run", path, "--rows", "b").returncode == 0, "the others were not asked for"
+    both = study.call("run", path, "--rows", "b", "of-a")
+    assert both.returncode == 0, both.err
+    assert "1 of 2 rows to run" in both.out
+    assert sorted(re.findall(r"(\S+) started", both.out)) == ["a", "of-a"], "b, which is finished, ends nothing"
+    assert study.call("run", path, "--rows", "of-a").out.startswith("quick: 0 of 1 rows to run\n")
+
+    unknown = study.call("run", path, "--rows", "of-b")
+    assert unknown.returncode == 1
+    assert unknown.err == f"error: {path} has no row 'of-b': it has a, b, bad, of-a\n"
+
+
 def test_a_partly_failed_batch(here, capsys):
     process = here.call("run", here.write(SCENARIO))
     out, err = process.out, process.err
