@@ -55,7 +55,8 @@ def run(batch: Batch, *options: str, only: Sequence[str] = ()) -> int:
     meant = {name: {"run_id": row.run_id, "departs": row.departs} for name, row in batch.rows.items()}
     results.claim(batch.name, meant)
     wanted = list(only) or list(batch.rows)
-    waiting = [name for name in wanted if name in batch.waiting()]
+    unfinished = batch.waiting()
+    waiting = [name for name in wanted if name in unfinished]
     print(f"{batch.name}: {len(waiting)} of {len(wanted)} rows to run", flush=True)
     until = ("--until", *waiting) if only else ()  # of a finished row Snakemake would know nothing
     code = _snakemake(batch, (*options, *until)) if waiting else 0
@@ -206,20 +207,21 @@ def why(batch: Batch, row: Row) -> str:
 def summarise(batch: Batch) -> int:
     """Print each row's state, the batch's table and where things are; return 1 where a row is not finished."""
     print(f"\n{batch.name}:")
+    waiting = batch.waiting()
     for name, row in batch.rows.items():
-        if row.finished():
+        if name not in waiting:
             record = json.loads(row.metrics.read_text())
             print(f"  finished  {name:<20} {record['seconds']:>7} s {record['peak_mb']:>6} MB  {_short(row.executed)}")
         elif row.executed.exists():
             reason = row.failure.read_text() if row.failure.exists() else "interrupted"
             print(f"  FAILED    {name:<20} {reason}; see {_short(row.executed)}")
         else:
-            print(f"  not run   {name:<20} after {', '.join(set(row.needs) & set(batch.waiting())) or 'nothing'}")
+            print(f"  not run   {name:<20} after {', '.join(set(row.needs) & waiting.keys()) or 'nothing'}")
     table = results.table(batch.name)[SHOWN].astype({name: float for name in ("value", "low", "high")})
     if len(table):
         print(f"\n{table.to_string(index=False, na_rep='', float_format=lambda x: f'{x:.4g}')}")
     print(f"\nTable: {_short(paths.TABLE)}. Figures (*.png) are beside each row's executed notebook.")
-    return 1 if batch.waiting() else 0
+    return 1 if waiting else 0
 
 
 def _short(path: Path) -> str:

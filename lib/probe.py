@@ -7,7 +7,8 @@ y in {-1, 1}, one class against the rest, and f = Xw + b,
     P(w, b) = 0.5 |w|^2 + 0.5 b^2 + C sum_i max(0, 1 - y_i f_i)^2
 
 is minimised for all classes at once by a truncated Newton method, whose every step reads the features in small blocks
-of rows, as they are. A block is used twice while it is in the processor's cache: once for f, once for the gradient.
+of rows, as they are (a few rows of many features: once, see `newton`). A block is used twice while it is in the
+processor's cache: once for f, once for the gradient.
 The dual point alpha_i = 2 C max(0, 1 - y_i f_i) has the duality gap 0.5 |gradient of P|^2 exactly, so the solver
 can state how far from the minimum it may be, and stops at a stated fraction of P.
 """
@@ -39,6 +40,7 @@ class L2SVM(ClassifierMixin, BaseEstimator):
 
     Takes (N, F) NumPy arrays and memory maps, or torch tensors of float16, bfloat16, float32 and float64. float64 is
     computed in float64, all else in float32 (sums that matter in float64), and in float64 blocks where that stalls.
+    A few rows of many features (at most `newton.FEW_ROWS`) are copied and computed in float64 whatever they are.
 
     C: the weight of the errors. tol: stop once each class's duality gap is below `tol` times its objective.
     max_iter: most Newton steps. fit_intercept, intercept_scaling: as in LinearSVC, a constant feature of that value.
