@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -193,18 +195,41 @@ def cost(batch: Path) -> pd.DataFrame:
     return pd.DataFrame(lines.values()).set_index("row")
 
 
+class Held:
+    """What the tensors that wait for a backward pass hold: bytes now, and at most. Weights do not count.
+
+    Several tensors often share one place in memory, and a place is used again as soon as it is free.
+    """
+
+    def __init__(self, weights: Sequence[torch.Tensor]) -> None:
+        self.users = Counter(w.untyped_storage().data_ptr() for w in weights)
+        self.now = self.peak = 0
+
+    def hold(self, tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """Return what gives the tensor back, for as long as autograd wants to have it."""
+        storage = tensor.untyped_storage()
+        place, size = storage.data_ptr(), storage.nbytes()
+        self._use(place, size)
+        weakref.finalize(held := lambda: tensor, self._drop, place, size)
+        return held
+
+    def _use(self, place: int, size: int) -> None:
+        self.now += size * (self.users[place] == 0)
+        self.users[place] += 1
+        self.peak = max(self.peak, self.now)
+
+    def _drop(self, place: int, size: int) -> None:
+        self.users[place] -= 1
+        self.now -= size * (self.users[place] == 0)
+
+
 def count(description: models.Description, batch_size: int) -> dict[str, float]:
     """Count one net's operations per image, its weights, and the memory of a minibatch, in one step on two images."""
     settings = train.Settings(1, 2, 2e-4, 0.5, 0.0, "both", "float32", 0)
     training = train.Training(*models.from_description(description), settings, torch.device("cpu"))
     weights = [w for net in (training.G, training.D) for w in net.parameters()]
-    held, own = {}, {w.data_ptr() for w in weights}  # bytes by place in memory: a tensor is often held twice
-
-    def hold(t: torch.Tensor) -> torch.Tensor:
-        held[t.data_ptr()] = t.nbytes * (t.data_ptr() not in own)
-        return t
-
-    keep = torch.autograd.graph.saved_tensors_hooks(hold, lambda t: t)
+    held = Held(weights)
+    keep = torch.autograd.graph.saved_tensors_hooks(held.hold, lambda give: give())
     with FlopCounterMode(display=False) as counter, keep:
         training.train_minibatch(torch.zeros(2, description.nc, description.size, description.size))
     size = sum(w.numel() for w in weights)
@@ -213,7 +238,7 @@ def count(description: models.Description, batch_size: int) -> dict[str, float]:
         "minutes per million images at 100 TFLOP/s": counter.get_total_flops() / 2 * 1e6 / 100e12 / 60,
         "millions of weights": size / 1e6,
         "images per minibatch": batch_size,
-        "GiB of memory": (16 * size + sum(held.values()) / 2 * batch_size) / 2**30,
+        "GiB of memory": (16 * size + held.peak / 2 * batch_size) / 2**30,
     }
 
 
