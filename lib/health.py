@@ -11,7 +11,7 @@ training. They are no FID, which is defined by one Inception net, and compare wi
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -164,6 +164,13 @@ def _in_colour(x: Tensor, needed: bool) -> Tensor:
     return x.expand(-1, 3, -1, -1) if needed and x.shape[1] == 1 else x
 
 
-def choose(distances: pd.Series, last: int) -> int:
-    """Return the step of the snapshot to keep: the earliest of the least distance; the last where none is known."""
+def choose(distances: pd.Series, last: int, steps: Sequence[int] = (), keep: int = 0) -> int:
+    """Return the step of the snapshot to keep: the earliest of the least distance; the last where none is known.
+
+    keep: take that one of `steps` instead, counted from 1. Raises ValueError where there is none.
+    """
+    if not 0 <= keep <= len(steps):
+        raise ValueError(f"keep = {keep}: there are {len(steps)} snapshots, counted from 1 (0: choose by distance)")
+    if keep:
+        return steps[keep - 1]
     return int(distances.idxmin()) if len(distances) else last

@@ -124,3 +124,11 @@ def test_a_worse_net_is_further_away(tmp_path, digits, labelled):
 def test_the_earliest_of_the_nearest_is_chosen():
     assert health.choose(pd.Series({10: 3.0, 20: 1.0, 30: 1.0}), 40) == 20
     assert health.choose(health.frechet_distances({}, torch.zeros(0), None, 0), 40) == 40, "none held out: the last"
+
+
+def test_a_snapshot_can_be_kept_by_its_count():
+    distances, steps = pd.Series({10: 3.0, 20: 1.0, 30: 2.0}), [10, 20, 30]
+    assert [health.choose(distances, 40, steps, keep) for keep in range(4)] == [20, 10, 20, 30]
+    for keep in (-1, 4):
+        with pytest.raises(ValueError, match=f"keep = {keep}: there are 3 snapshots"):
+            health.choose(distances, 40, steps, keep)
