@@ -6,6 +6,7 @@ comparable", and whether the criterion is met is told beside it.
 """
 
 from collections.abc import Sequence
+from math import nan
 
 import pandas as pd
 
@@ -14,6 +15,18 @@ from lib import paths
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 NOT_COMPARABLE, NOT_SCORED, NOT_RUN = "not comparable", "not scored", "not run"
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE, NOT_SCORED, NOT_RUN)
+
+# What the probe on CIFAR-10 is held against, with few and all labels: ids of data/published.csv, or lines of runs here.
+BARS = {
+    "report 000's best": ("report000.5x5.l2svm.imagenet64.400", "report000.5x5.sgd.imagenet64.all"),
+    "four of six convolutions of the authors' D, here": (
+        "authors/imagenet-probe: trained D: few labels",
+        "authors/imagenet-probe: trained D: all labels",
+    ),
+    "1-layer k-means, here": ("cifar10/kmeans: k-means: few labels", "cifar10/kmeans: k-means: all labels"),
+    "the paper": ("paper.cifar10.dcgan.400", "paper.cifar10.dcgan.all"),
+    "AutoCNN": ("later.cifar10.autocnn.400", "later.cifar10.autocnn.all"),
+}
 
 
 def published() -> pd.DataFrame:
@@ -76,6 +89,22 @@ def over_seeds(table: pd.DataFrame, batch: str, metrics: Sequence[str]) -> pd.Da
     seeds = spread["size"].groupby("setting").max().rename("seeds")
     shown = pd.Series(told, spread.index, dtype=object).unstack("metric").reindex(columns=list(metrics))
     return pd.concat([seeds, shown], axis=1)
+
+
+def shortfall(table: pd.DataFrame, ours: str = "cifar10/trained: trained D") -> pd.DataFrame:
+    """Return by how many points one of our probes misses each of BARS: columns bar, labels, accuracy, ours, short by.
+
+    table: as `results.table` returns it; what it lacks is NaN. ours: BATCH/ROW: LINE.
+    """
+    measured = table.set_index(table["batch"] + "/" + table["row"] + ": " + table["metric"])["value"]
+    figures = pd.concat([published().set_index("id")["value"], measured]).to_dict()
+    lines = [
+        (bar, labels, figures.get(place, nan), figures.get(f"{ours}: {labels}", nan))
+        for bar, places in BARS.items()
+        for labels, place in zip(("few labels", "all labels"), places, strict=True)
+    ]
+    bars = pd.DataFrame(lines, columns=["bar", "labels", "accuracy", "ours"])
+    return bars.assign(**{"short by": bars["accuracy"] - bars["ours"]})
 
 
 def to_markdown(table: pd.DataFrame, small: Sequence[str] = ("quick", "smoke", "ablation", "precision")) -> str:

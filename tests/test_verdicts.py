@@ -71,6 +71,21 @@ def test_settings_over_their_seeds():
     assert verdicts.over_seeds(pd.concat(lines), "unknown", ["swing"]).empty
 
 
+def test_the_shortfall_of_a_probe_from_each_bar():
+    rows = [("trained", "trained D: few labels", 61.5), ("trained", "trained D: all labels", 71.0)]
+    rows += [("kmeans", "k-means: few labels", 61.0)]
+    lines = [table(batch="cifar10", row=row, metric=metric, value=value) for row, metric, value in rows]
+    short = verdicts.shortfall(pd.concat(lines)).set_index(["bar", "labels"])["short by"]
+    assert short["the paper", "few labels"] == pytest.approx(73.8 - 61.5)
+    assert short["report 000's best", "all labels"] == pytest.approx(68.04 - 71.0)
+    assert short["1-layer k-means, here", "few labels"] == -0.5
+    assert pd.isna(short["1-layer k-means, here", "all labels"]), "not run"
+
+
+def test_every_bar_stands_in_the_table():
+    assert verdicts.shortfall(pd.read_csv(paths.TABLE)).notna().all(axis=None)
+
+
 def test_the_published_figures():
     claims = verdicts.published().set_index("id")
     assert claims.index.is_unique
