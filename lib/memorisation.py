@@ -17,7 +17,8 @@ from scipy import stats
 from scipy.spatial.distance import pdist
 from torch import Tensor, nn
 
-from lib import data, features, models
+from lib import data, features, health, models
+from lib.data import ImageSet
 from lib.intervals import Interval
 from lib.models import Description, Generator
 
@@ -129,6 +130,28 @@ def ratio_of_medians(a: Tensor, b: Tensor, seed: int) -> Interval:
     a, b = a.double().numpy(), b.double().numpy()
     reach = stats.bootstrap((a, b), ratio, method="percentile", rng=np.random.default_rng(seed)).confidence_interval
     return Interval(float(ratio(a, b)), float(reach.low), float(reach.high))
+
+
+def split_of(
+    record: dict, data_set: str, size: int, split: str, held_out: str, most: int = 0
+) -> tuple[ImageSet, Tensor]:
+    """Return the images that a net learned, and uint8 images (N, C, H, W) that it never saw, evenly drawn.
+
+    record: the net's, as `nets.load_net` returns it. held_out: another split of the set, or `training`: the images of
+    this very split that the net's training kept for choosing a snapshot. most: at most so many of them (0: all).
+    Raises ValueError for `training` where the net learned another set, or nothing was kept from it.
+    """
+    images = data.load(data_set, size, split)
+    if held_out != "training":
+        return images, data.load(data_set, size, held_out, most).x
+    own = record.get("parameters", {})
+    if (own.get("data_set"), own.get("split"), own.get("limit")) != (data_set, split, 0):
+        raise ValueError(f"held_out = training: the net did not learn all of {data_set}, {split}: name a split instead")
+    rows, kept = health.hold_out(len(images), own["held_out"], own["seed"])
+    if not len(kept):
+        raise ValueError("held_out = training: the net's training held no image out: name a split instead")
+    most = min(most or len(kept), len(kept))
+    return images[rows], images.x[kept[torch.arange(most) * len(kept) // most]]
 
 
 def memorise(description: Description, x: Tensor, steps: int, seed: int) -> tuple[Generator, Tensor]:

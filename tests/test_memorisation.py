@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics.cluster import pair_confusion_matrix
 from sklearn.neighbors import NearestNeighbors
 
-from lib import data, memorisation, models, toys
+from lib import data, health, memorisation, models, toys
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +115,24 @@ def test_the_control_takes_images_of_its_net(faces):
     description = models.describe("tutorial64", size=16, nc=1, ngf=4, ndf=4)
     with pytest.raises(ValueError, match=r"images of \(3, 16, 16\) do not fit a net for \(1, 16, 16\)"):
         memorisation.memorise(description, faces[:8], steps=1, seed=0)
+
+
+def test_what_a_training_held_out_was_not_learned():
+    whole = data.load("digits", 16)
+    record = {"parameters": {"data_set": "digits", "split": "train", "limit": 0, "held_out": 0.1, "seed": 3}}
+    images, unseen = memorisation.split_of(record, "digits", 16, "train", "training")
+    rows, kept = health.hold_out(len(whole), 0.1, 3)  # as notebook 01 does
+    assert torch.equal(images.x, whole.x[rows]) and torch.equal(unseen, whole.x[kept])
+    some = memorisation.split_of(record, "digits", 16, "train", "training", most=10)[1]
+    assert len(some) == 10 and torch.equal(some[[0, 5]], unseen[[0, len(unseen) // 2]])
+    assert len(memorisation.split_of({}, "digits", 16, "train", "test", most=7)[1]) == 7, "a split needs no record"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [({"split": "all"}, "did not learn all of digits, train"), ({"held_out": 0.0}, "held no image out")],
+)
+def test_a_training_that_held_nothing_of_this_out(changed, said):
+    record = {"parameters": {"data_set": "digits", "split": "train", "limit": 0, "held_out": 0.1, "seed": 3} | changed}
+    with pytest.raises(ValueError, match=said):
+        memorisation.split_of(record, "digits", 16, "train", "training")
