@@ -24,6 +24,7 @@ from lib.rows import Batch, Row
 
 SHOWN = ["row", "data", "metric", "value", "low", "high", "published"]
 SOCKETS = Path("/tmp")  # a socket's path must be short
+GRACE = 60  # seconds that an interrupted training has to end its minibatch and save
 WATCHER = """
 import signal, sys, psutil
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -74,7 +75,7 @@ def _row(batch: Batch, name: str) -> Row:
 
 
 def _snakemake(batch: Batch, options: tuple[str, ...]) -> int:
-    """Let Snakemake run a batch. A signal reaches every row's executor, which ends its kernel."""
+    """Let Snakemake run a batch. A signal reaches every row's executor, which ends its kernel (`_interrupt`)."""
     command = [*SNAKEMAKE, "--directory", paths.runs(), "--keep-going", "--rerun-incomplete"]
     command += ["--config", f"batch={batch.path}"]
     if not any(option.startswith(("--profile", "--executor")) for option in options):  # a cluster counts for itself
@@ -86,7 +87,8 @@ def _snakemake(batch: Batch, options: tuple[str, ...]) -> int:
     def stop(*_: object) -> None:
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.NoSuchProcess):
-                process.terminate()
+                if not _is_kernel(process):  # which hears of it once, from its executor
+                    process.terminate()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
@@ -132,9 +134,7 @@ def _execute(batch: Batch, row: Row, threads: int) -> None:
                 config=Config({"KernelManager": {"transport": "ipc", "connection_file": f"{sockets}/kernel.json"}}),
             )  # fmt: skip
         finally:
-            for process in psutil.Process().children(recursive=True):
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
+            _kill(psutil.Process().children(recursive=True))
     if not row.finished():
         raise Failed("ended without metrics.json: no cell reached results.finish, or code changed meanwhile")
 
@@ -149,9 +149,30 @@ def _watch() -> subprocess.Popen:
 
 
 def _interrupt(number: int, _: object) -> None:
+    """End the kernel, which first saves a training (`checkpoints.deferred_signals`), and with it the row."""
     for other in (signal.SIGTERM, signal.SIGINT):
         signal.signal(other, signal.SIG_IGN)  # the kernel is being shut down
+    below = psutil.Process().children(recursive=True)
+    kernels = [process for process in below if _is_kernel(process)]
+    for kernel in kernels:
+        with suppress(psutil.NoSuchProcess):
+            kernel.terminate()
+    psutil.wait_procs(kernels, GRACE)
+    _kill(below)
     raise KeyboardInterrupt(f"by {signal.Signals(number).name}")
+
+
+def _is_kernel(process: psutil.Process) -> bool:
+    try:
+        return "ipykernel_launcher" in process.cmdline()
+    except psutil.Error:  # it has just ended
+        return False
+
+
+def _kill(processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _reason(error: BaseException) -> str:

@@ -49,6 +49,14 @@ if how == "late":
 if how == "sleep":
     (run.folder / "pids").write_text(f"{os.getpid()} {subprocess.Popen(['sleep', '600']).pid}")
     time.sleep(600)
+if how == "train":
+    from lib import checkpoints
+    with checkpoints.deferred_signals() as signals:
+        (run.folder / "trains").touch()
+        while not signals:
+            time.sleep(0.01)
+        time.sleep(1)  # the rest of its minibatch
+        (run.folder / "saved").touch()
 """
 PARAMETERS = {
     "01_good": "steps: int = 3\nlr: float = 0.1\ntext: str = 'plain'\nnet: str = 'none'",
@@ -349,6 +357,21 @@ def test_an_interrupted_batch_leaves_no_kernel_behind(study, command, number):
     assert process.returncode != 0
     assert number == signal.SIGKILL or "quick, row a: interrupted" in err
     next(wait_for(lambda: [not any(alive(int(pid)) for pid in pids)], 30))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("command", ["run", "execute"])
+def test_an_interrupted_batch_lets_a_training_save(study, command, number):
+    path = study.write({"a": {"notebook": "02_bad", "parameters": {"how": "train"}}})
+    process = study.start(command, path, *(["a"] if command == "execute" else []))
+    try:
+        next(wait_for(lambda: list(study.runs.glob("*/trains"))))
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert "quick, row a: interrupted" in err
+    assert list(study.runs.glob("*/saved"))
 
 
 def test_kernels_killed_at_random(study):
