@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from lib import cards, paths, results, rows
 from lib.rows import Batch, Row
@@ -210,7 +210,7 @@ def workflow(batch: Batch) -> int:
 def why(batch: Batch, row: Row) -> str:
     """Say what sets a row that is to run apart from its last finished run."""
     if (row.folder / "params.json").exists():
-        return f"not finished last time: {row.failure.read_text() if row.failure.exists() else 'interrupted'}"
+        return "runs now, in another call" if _runs(row) else f"not finished last time: {_stopped(row)}"
     records = [results.read_metrics(path) for path in paths.runs().glob("*/metrics.json")]
     records = [record for record in records if (record["batch"], record["row"]) == (batch.name, row.name)]
     if not records:
@@ -225,6 +225,22 @@ def why(batch: Batch, row: Row) -> str:
     )
 
 
+def _runs(row: Row) -> bool:
+    """Whether an executor is at a row at this moment: it holds the row's lock."""
+    lock = row.folder / "lock"
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, blocking=False):
+            return False
+    except Timeout:
+        return True
+
+
+def _stopped(row: Row) -> str:
+    return row.failure.read_text() if row.failure.exists() else "interrupted"
+
+
 def summarise(batch: Batch) -> int:
     """Print each row's state, the batch's table and where things are; return 1 where a row is not finished."""
     print(f"\n{batch.name}:")
@@ -233,9 +249,10 @@ def summarise(batch: Batch) -> int:
         if name not in waiting:
             record = json.loads(row.metrics.read_text())
             print(f"  finished  {name:<20} {record['seconds']:>7} s {record['peak_mb']:>6} MB  {_short(row.executed)}")
+        elif _runs(row):
+            print(f"  running   {name:<20} in another call")
         elif row.executed.exists():
-            reason = row.failure.read_text() if row.failure.exists() else "interrupted"
-            print(f"  FAILED    {name:<20} {reason}; see {_short(row.executed)}")
+            print(f"  FAILED    {name:<20} {_stopped(row)}; see {_short(row.executed)}")
         else:
             print(f"  not run   {name:<20} after {', '.join(set(row.needs) & waiting.keys()) or 'nothing'}")
     table = results.table(batch.name)[SHOWN].astype({name: float for name in ("value", "low", "high")})

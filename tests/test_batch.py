@@ -17,6 +17,7 @@ import nbformat
 import psutil
 import pytest
 import yaml
+from filelock import FileLock
 
 from lib import batch, paths, rows
 
@@ -372,6 +373,25 @@ def test_an_interrupted_batch_lets_a_training_save(study, command, number):
         process.kill()
     assert "quick, row a: interrupted" in err
     assert list(study.runs.glob("*/saved"))
+
+
+def test_a_row_that_runs_in_another_call_is_no_failure(here, capsys):
+    loaded = rows.load(here.write({"a": {"notebook": "01_good"}, "b": {"notebook": "02_bad"}}))
+    folder = loaded.rows["a"].folder
+    folder.mkdir(parents=True)
+    for name in ("params.json", "notebook.ipynb", "lock"):
+        (folder / name).write_text("")
+
+    def told():
+        batch.plan(loaded)
+        batch.summarise(loaded)
+        out = capsys.readouterr().out
+        return re.findall(r"^  a +(.*)$", out, re.MULTILINE), re.findall(r"^  (running|FAILED) +a ", out, re.MULTILINE)
+
+    with FileLock(folder / "lock"):
+        assert told() == (["runs now, in another call"], ["running"])
+    assert told() == (["not finished last time: interrupted"], ["FAILED"])
+    assert not loaded.rows["b"].folder.exists()
 
 
 def test_kernels_killed_at_random(study):
