@@ -80,14 +80,15 @@ def _judge(row: pd.Series) -> tuple[bool | None, str, str]:
 def over_seeds(table: pd.DataFrame, batch: str, metrics: Sequence[str]) -> pd.DataFrame:
     """Return each setting of a batch over its seeds as "mean (least to largest)": settings by metrics.
 
-    A setting's rows are named SETTING-SEED, or SETTING-SEED-WHAT where another notebook measures them.
+    One seed has no range, and what was not measured is empty. A setting's rows are named SETTING-SEED, or
+    SETTING-SEED-WHAT where another notebook measures them.
     """
     lines = table[(table["batch"] == batch) & table["metric"].isin(metrics)].copy()
     lines["setting"] = lines["row"].str.replace(r"-\d+(-[a-z]+)?$", "", regex=True)
     spread = lines.groupby(["setting", "metric"])["value"].agg(["mean", "min", "max", "size"])
-    told = [f"{s.mean:.2f} ({s.min:.2f} to {s.max:.2f})" for s in spread.itertuples(index=False)]
+    told = [f"{s.mean:.2f}" + f" ({s.min:.2f} to {s.max:.2f})" * (s.size > 1) for s in spread.itertuples(index=False)]
     seeds = spread["size"].groupby("setting").max().rename("seeds")
-    shown = pd.Series(told, spread.index, dtype=object).unstack("metric").reindex(columns=list(metrics))
+    shown = pd.Series(told, spread.index, dtype=object).unstack("metric").reindex(columns=list(metrics)).fillna("")
     return pd.concat([seeds, shown], axis=1)
 
 

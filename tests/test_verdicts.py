@@ -67,7 +67,8 @@ def test_settings_over_their_seeds():
     ]
     spread = verdicts.over_seeds(pd.concat(lines), "ablation", ["swing", "D"])
     assert spread["seeds"].to_dict() == {"no-bn": 1, "paper": 2, "x": 1}
-    assert spread.loc["paper", "swing"] == "0.20 (0.10 to 0.30)" and spread.loc["x", "D"] == "1.00 (1.00 to 1.00)"
+    assert spread.loc["paper", "swing"] == "0.20 (0.10 to 0.30)" and spread.loc["x", "D"] == "1.00"
+    assert spread.loc["x", "swing"] == ""
     assert verdicts.over_seeds(pd.concat(lines), "unknown", ["swing"]).empty
 
 
