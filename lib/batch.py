@@ -59,7 +59,7 @@ def run(batch: Batch, *options: str, only: Sequence[str] = ()) -> int:
     unfinished = batch.waiting()
     waiting = [name for name in wanted if name in unfinished]
     print(f"{batch.name}: {len(waiting)} of {len(wanted)} rows to run", flush=True)
-    until = ("--until", *waiting) if only else ()  # of a finished row Snakemake would know nothing
+    until = ("--until", *_last(batch, waiting)) if only else ()  # of a finished row Snakemake would know nothing
     code = _snakemake(batch, (*options, *until)) if waiting else 0
     try:
         results.write_table()
@@ -72,6 +72,14 @@ def _row(batch: Batch, name: str) -> Row:
     if name not in batch.rows:
         raise ValueError(f"{batch.path} has no row {name!r}: it has {', '.join(batch.rows)}")
     return batch.rows[name]
+
+
+def _last(batch: Batch, names: Sequence[str]) -> list[str]:
+    """Return those rows that none of the others needs, near or far: Snakemake's --until leaves out what comes after."""
+    upstream = {}
+    for name, row in batch.rows.items():  # each after those that it needs
+        upstream[name] = set(row.needs).union(*(upstream[other] for other in row.needs))
+    return [name for name in names if not any(name in upstream[other] for other in names)]
 
 
 def _snakemake(batch: Batch, options: tuple[str, ...]) -> int:

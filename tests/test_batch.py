@@ -218,9 +218,9 @@ def test_named_rows_run_with_what_they_need(study):
         }
     )
     assert study.call("run", path, "--rows", "b").returncode == 0, "the others were not asked for"
-    both = study.call("run", path, "--rows", "b", "of-a")
+    both = study.call("run", path, "--rows", "b", "a", "of-a")
     assert both.returncode == 0, both.err
-    assert "1 of 2 rows to run" in both.out
+    assert "2 of 3 rows to run" in both.out
     assert sorted(re.findall(r"(\S+) started", both.out)) == ["a", "of-a"], "b, which is finished, ends nothing"
     assert study.call("run", path, "--rows", "of-a").out.startswith("quick: 0 of 1 rows to run\n")
 
