@@ -22,6 +22,7 @@ from lib.data import ImageSet
 from lib.intervals import Interval
 from lib.models import Description, Generator
 
+PART = 8192  # rows of a set whose distances are taken at once
 NOISE = 0.3  # of a stored code's variance: how far around it a memorised image reaches
 
 
@@ -103,22 +104,34 @@ VARIANTS: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def nearest(queries: Tensor, training: Tensor, shift: int = 0) -> tuple[Tensor, Tensor]:
+def nearest(
+    queries: Tensor, training: Tensor, shift: int = 0, to: Callable[[Tensor], Tensor] = Tensor.float
+) -> tuple[Tensor, Tensor]:
     """Return each query's distance to its nearest training row, and which that is: (Q, ...), (N, ...) -> (Q,), (Q,).
 
-    Euclidean over all of a row's values. shift: also try images (Q, C, H, W) moved by up to so many pixels each way,
-    their edges repeated.
+    Euclidean over all of a row's values; images are uint8, or float in [-1, 1]. shift: also try images (Q, C, H, W)
+    moved by up to so many pixels each way, their edges repeated. to: compare in these features, (n, ...) -> (n, F).
+    They are taken of the training rows part by part, so that their memory does not grow with the set.
     """
+    queries = _float(queries)
     moved = [queries]
     if shift:
         padded = F.pad(queries, (shift,) * 4, mode="replicate")
         side, steps = queries.shape[-1], range(2 * shift + 1)
         moved = [padded[:, :, i : i + side, j : j + side] for i in steps for j in steps]
-    base = training.flatten(1)
-    found = [torch.cdist(x.flatten(1), base).min(1) for x in moved]
-    distances, rows = (torch.stack([getattr(f, name) for f in found]) for name in ("values", "indices"))
-    best = distances.argmin(0, keepdim=True)
-    return distances.gather(0, best)[0], rows.gather(0, best)[0]
+    moved = [to(x).flatten(1) for x in moved]
+    distances, rows = torch.full((len(queries),), torch.inf), torch.zeros(len(queries), dtype=torch.long)
+    for start in range(0, len(training), PART):
+        base = to(_float(training[start : start + PART])).flatten(1)
+        for x in moved:
+            near, found = torch.cdist(x, base).min(1)
+            rows = torch.where(near < distances, found + start, rows)
+            distances = torch.minimum(near, distances)
+    return distances, rows
+
+
+def _float(x: Tensor) -> Tensor:
+    return data.to_float(x) if x.dtype == torch.uint8 else x
 
 
 def ratio_of_medians(a: Tensor, b: Tensor, seed: int) -> Interval:

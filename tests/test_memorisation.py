@@ -68,13 +68,17 @@ def test_variants_look_the_same_and_are_not(faces, channels):
     assert torch.equal(moved[:, :, 1:], image[:, :, :-1])
 
 
-def test_neighbours_are_scikit_learns(faces):
+@pytest.mark.parametrize("part", [7, 10_000])
+def test_neighbours_are_scikit_learns(faces, monkeypatch, part):
+    """In pixels and in features, whatever part of the set is looked at at once, bytes or floats."""
+    monkeypatch.setattr(memorisation, "PART", part)
     x = data.to_float(faces)
-    distances, rows = memorisation.nearest(x[:30], x[30:])
-    peer = NearestNeighbors(n_neighbors=1).fit(x[30:].flatten(1).numpy())
-    expected, chosen = peer.kneighbors(x[:30].flatten(1).numpy())
-    np.testing.assert_allclose(distances, expected[:, 0], rtol=1e-3)
-    assert (rows.numpy() == chosen[:, 0]).mean() > 0.9  # float32 may settle a near tie otherwise
+    for to in (torch.Tensor.float, lambda x: x[:, :, ::2, ::3].square()):
+        distances, rows = memorisation.nearest(faces[:30], x[30:], to=to)
+        peer = NearestNeighbors(n_neighbors=1).fit(to(x[30:]).flatten(1).numpy())
+        expected, chosen = peer.kneighbors(to(x[:30]).flatten(1).numpy())
+        np.testing.assert_allclose(distances, expected[:, 0], rtol=1e-3)
+        assert (rows.numpy() == chosen[:, 0]).mean() > 0.9  # float32 may settle a near tie otherwise
 
 
 def test_a_moved_image_is_found_by_a_shift():
