@@ -69,8 +69,7 @@ def samples_of(G: Generator, n: int, generator: torch.Generator) -> ImageSet:
 @torch.no_grad()
 def tell(net: AttributeNet, images: Tensor) -> Tensor:
     """Return the probability of each attribute: images (N, nc, S, S), uint8 or in [-1, 1] -> (N, A)."""
-    batches = (data.to_float(b) if b.dtype == torch.uint8 else b for b in images.split(256))
-    return torch.cat([net(batch).sigmoid() for batch in batches])
+    return torch.cat([net(data.to_float(batch)).sigmoid() for batch in images.split(256)])
 
 
 def concepts(sum_: str, names: Sequence[str]) -> tuple[dict[str, dict[str, bool]], dict[str, bool]]:

@@ -102,8 +102,7 @@ def top_responses(
     values = []
     with _as_at_inference(D):
         for batch in x.split(batch_size):
-            batch = batch.to(_device(D))
-            batch = to_float(batch) if batch.dtype == torch.uint8 else batch
+            batch = to_float(batch.to(_device(D)))
             _check_images(D, batch)
             values.append(_response(D, batch, target))  # (batch_size,)
     values, indices = torch.cat(values).sort(descending=True, stable=True)  # (N,)

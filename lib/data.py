@@ -61,8 +61,11 @@ class ImageSet:
 
 
 def to_float(x: Tensor) -> Tensor:
-    """Scale uint8 images to float32 in [-1, 1], the paper's only pre-processing. Shape and device stay."""
-    return x.to(torch.float32).div_(127.5).sub_(1)
+    """Scale uint8 images to float32 in [-1, 1], the paper's only pre-processing. Shape and device stay.
+
+    Images that are floating point are there already, and are returned as they are.
+    """
+    return x if x.is_floating_point() else x.to(torch.float32).div_(127.5).sub_(1)
 
 
 def to_uint8(x: Tensor) -> Tensor:

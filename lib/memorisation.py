@@ -113,7 +113,7 @@ def nearest(
     moved by up to so many pixels each way, their edges repeated. to: compare in these features, (n, ...) -> (n, F).
     They are taken of the training rows part by part, so that their memory does not grow with the set.
     """
-    queries = _float(queries)
+    queries = data.to_float(queries)
     moved = [queries]
     if shift:
         padded = F.pad(queries, (shift,) * 4, mode="replicate")
@@ -122,16 +122,12 @@ def nearest(
     moved = [to(x).flatten(1) for x in moved]
     distances, rows = torch.full((len(queries),), torch.inf), torch.zeros(len(queries), dtype=torch.long)
     for start in range(0, len(training), PART):
-        base = to(_float(training[start : start + PART])).flatten(1)
+        base = to(data.to_float(training[start : start + PART])).flatten(1)
         for x in moved:
             near, found = torch.cdist(x, base).min(1)
             rows = torch.where(near < distances, found + start, rows)
             distances = torch.minimum(near, distances)
     return distances, rows
-
-
-def _float(x: Tensor) -> Tensor:
-    return data.to_float(x) if x.dtype == torch.uint8 else x
 
 
 def ratio_of_medians(a: Tensor, b: Tensor, seed: int) -> Interval:

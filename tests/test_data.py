@@ -89,6 +89,7 @@ def test_scaling_is_exact_and_inverted():
     assert to_float(x).min() == -1
     assert to_float(x).max() == 1
     assert torch.equal(to_uint8(to_float(x)), x)
+    assert torch.equal(to_float(to_float(x)), to_float(x))
     assert to_uint8(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]
 
 
