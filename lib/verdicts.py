@@ -16,8 +16,15 @@ REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 NOT_COMPARABLE, NOT_SCORED, NOT_RUN = "not comparable", "not scored", "not run"
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE, NOT_SCORED, NOT_RUN)
 
-# What the probe on CIFAR-10 is held against, with few and all labels: ids of data/published.csv, or lines of runs here.
+# The probe on CIFAR-10 that answers to the paper's main number, BATCH/ROW: LINE, and what it is held against, with few
+# and all labels: ids of data/published.csv, or lines of runs here.
+MAIN = "cifar10/trained: trained D"
 BARS = {
+    "raw pixels, here": ("cifar10/pixels: raw pixels: few labels", "cifar10/pixels: raw pixels: all labels"),
+    "an untrained D, here": (
+        "real/cifar10-probe-untrained: untrained D: few labels",
+        "real/cifar10-probe-untrained: untrained D: all labels",
+    ),
     "report 000's best": ("report000.5x5.l2svm.imagenet64.400", "report000.5x5.sgd.imagenet64.all"),
     "four of six convolutions of the authors' D, here": (
         "authors/imagenet-probe: trained D: few labels",
@@ -92,20 +99,30 @@ def over_seeds(table: pd.DataFrame, batch: str, metrics: Sequence[str]) -> pd.Da
     return pd.concat([seeds, shown], axis=1)
 
 
-def shortfall(table: pd.DataFrame, ours: str = "cifar10/trained: trained D") -> pd.DataFrame:
-    """Return by how many points one of our probes misses each of BARS: columns bar, labels, accuracy, ours, short by.
+def shortfall(table: pd.DataFrame) -> pd.DataFrame:
+    """Return by how many points MAIN misses each of BARS: columns bar, labels, accuracy, ours, short by.
 
-    table: as `results.table` returns it; what it lacks is NaN. ours: BATCH/ROW: LINE.
+    table: as `results.table` returns it; what it lacks is NaN.
     """
     measured = table.set_index(table["batch"] + "/" + table["row"] + ": " + table["metric"])["value"]
     figures = pd.concat([published().set_index("id")["value"], measured]).to_dict()
     lines = [
-        (bar, labels, figures.get(place, nan), figures.get(f"{ours}: {labels}", nan))
+        (bar, labels, figures.get(place, nan), figures.get(f"{MAIN}: {labels}", nan))
         for bar, places in BARS.items()
         for labels, place in zip(("few labels", "all labels"), places, strict=True)
     ]
     bars = pd.DataFrame(lines, columns=["bar", "labels", "accuracy", "ours"])
     return bars.assign(**{"short by": bars["accuracy"] - bars["ours"]})
+
+
+def bars_to_markdown(table: pd.DataFrame) -> str:
+    """Return the README's table of the main number: MAIN's accuracies and those it is held against, from the least."""
+    bars = shortfall(table).pivot(index="bar", columns="labels", values=["accuracy", "ours"])
+    accuracies = bars["accuracy"].copy()
+    accuracies.loc[f"**this study's D** (`{MAIN.partition(':')[0]}`)"] = bars["ours"].iloc[0]
+    columns = {"few labels": "400 labels per class", "all labels": "all labels"}
+    shown = accuracies[list(columns)].rename(columns=columns).rename_axis("CIFAR-10, % correct")
+    return shown.sort_values("400 labels per class").to_markdown(floatfmt=".1f")
 
 
 def to_markdown(table: pd.DataFrame, small: Sequence[str] = ("quick", "smoke", "ablation", "precision")) -> str:
@@ -132,12 +149,18 @@ def to_markdown(table: pd.DataFrame, small: Sequence[str] = ("quick", "smoke", "
     return "\n".join([lines.to_markdown(index=False, disable_numparse=True), "", "Not comparable, because:", "", *why])
 
 
-def write_readme(start: str = "<!-- results -->", end: str = "<!-- /results -->") -> None:
-    """Put the table of results/table.csv between README.md's marks."""
-    readme = paths.ROOT / "README.md"
-    before, _, rest = readme.read_text().partition(start)
-    after = rest.partition(end)[2]
-    readme.write_text(f"{before}{start}\n{to_markdown(pd.read_csv(paths.TABLE))}\n{end}{after}")
+def write_readme() -> None:
+    """Put the tables of results/table.csv between README.md's marks."""
+    readme, table = paths.ROOT / "README.md", pd.read_csv(paths.TABLE)
+    text = readme.read_text()
+    for name, to_text in TABLES.items():
+        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        before, _, rest = text.partition(start)
+        text = f"{before}{start}\n{to_text(table)}\n{end}{rest.partition(end)[2]}"
+    readme.write_text(text)
+
+
+TABLES = {"main number": bars_to_markdown, "results": to_markdown}  # by their marks in README.md
 
 
 def _figure(value: float, low: float = float("nan"), high: float = float("nan")) -> str:
