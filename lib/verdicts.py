@@ -149,6 +149,9 @@ def to_markdown(table: pd.DataFrame, small: Sequence[str] = ("quick", "smoke", "
     return "\n".join([lines.to_markdown(index=False, disable_numparse=True), "", "Not comparable, because:", "", *why])
 
 
+TABLES = {"main number": bars_to_markdown, "results": to_markdown}  # by their marks in README.md
+
+
 def write_readme() -> None:
     """Put the tables of results/table.csv between README.md's marks."""
     readme, table = paths.ROOT / "README.md", pd.read_csv(paths.TABLE)
@@ -158,9 +161,6 @@ def write_readme() -> None:
         before, _, rest = text.partition(start)
         text = f"{before}{start}\n{to_text(table)}\n{end}{rest.partition(end)[2]}"
     readme.write_text(text)
-
-
-TABLES = {"main number": bars_to_markdown, "results": to_markdown}  # by their marks in README.md
 
 
 def _figure(value: float, low: float = float("nan"), high: float = float("nan")) -> str:

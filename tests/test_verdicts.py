@@ -83,6 +83,21 @@ def test_the_shortfall_of_a_probe_from_each_bar():
     assert pd.isna(short["1-layer k-means, here", "all labels"]), "not run"
 
 
+def test_the_main_number_stands_among_its_bars_from_the_least():
+    measured = {"trained": ("trained D", 61.5, 71.04), "kmeans": ("k-means", 62.0, 60.0)}
+    lines = [
+        table(batch="cifar10", row=row, metric=f"{line}: {labels} labels", value=value)
+        for row, (line, *values) in measured.items()
+        for labels, value in zip(("few", "all"), values, strict=True)
+    ]
+    shown = verdicts.bars_to_markdown(pd.concat(lines)).splitlines()
+    head, _, *cells = ([cell.strip() for cell in line.strip("|").split("|")] for line in shown)
+    assert head[1:] == ["400 labels per class", "all labels"]
+    assert cells[0] == ["**this study's D** (`cifar10/trained`)", "61.5", "71.0"]
+    assert cells[1] == ["1-layer k-means, here", "62.0", "60.0"]
+    assert cells[2:4] == [["report 000's best", "63.1", "68.0"], ["the paper", "73.8", "82.8"]]
+
+
 def test_every_bar_stands_in_the_table():
     assert verdicts.shortfall(pd.read_csv(paths.TABLE)).notna().all(axis=None)
 
