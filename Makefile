@@ -62,7 +62,7 @@ keep: setup ## keep a run's record and figures in git: make keep RUN=01_train_ga
 ship: setup ## make a run's net one of those that come with the study: make ship RUN=01_train_gan-0123456789 NAME=digits
 	@$(BIN)/python -c "from lib import nets; print(nets.ship('$(RUN)', '$(NAME)'))"
 
-readme: setup ## put the table of results into README.md
+readme: setup ## put the tables of the main number and of all results into README.md
 	@$(BIN)/python -c "from lib import verdicts; verdicts.write_readme()"
 
 nbdime: setup ## let git compare and merge this clone's notebooks cell by cell
