@@ -18,12 +18,12 @@ VERDICTS = (REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE, NOT_SCORED, NOT_RUN)
 
 # The probe on CIFAR-10 that answers to the paper's main number, BATCH/ROW: LINE, and what it is held against, with few
 # and all labels: ids of data/published.csv, or lines of runs here.
-MAIN = "cifar10/trained: trained D"
+MAIN = "real/cifar10-probe-wide-chosen: trained D"
 BARS = {
     "raw pixels, here": ("cifar10/pixels: raw pixels: few labels", "cifar10/pixels: raw pixels: all labels"),
     "an untrained D, here": (
-        "real/cifar10-probe-untrained: untrained D: few labels",
-        "real/cifar10-probe-untrained: untrained D: all labels",
+        "real/cifar10-probe-wide-untrained: untrained D: few labels",
+        "real/cifar10-probe-wide-untrained: untrained D: all labels",
     ),
     "report 000's best": ("report000.5x5.l2svm.imagenet64.400", "report000.5x5.sgd.imagenet64.all"),
     "four of six convolutions of the authors' D, here": (
