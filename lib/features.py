@@ -38,13 +38,13 @@ def recalibrate_batchnorm(net: nn.Module, x: Tensor | np.ndarray, batch_size: in
         return net
     if len(x) < 2 or batch_size < 2:
         raise ValueError(f"{len(x)} rows in batches of {batch_size}: batch statistics need at least two")
-    sums = {m: [torch.zeros_like(m.running_mean, dtype=torch.float64) for _ in range(2)] for m in norms}
+    sums = {m: [torch.zeros(m.num_features, dtype=torch.float64) for _ in range(2)] for m in norms}
     before = {m: (m.momentum, m.running_mean.clone(), m.running_var.clone()) for m in norms}
 
     def add(norm: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
         n = inputs[0].numel() // inputs[0].shape[1]
-        sums[norm][0] += norm.running_mean
-        sums[norm][1] += norm.running_var.double() * (n - 1) / n
+        sums[norm][0] += norm.running_mean.cpu()
+        sums[norm][1] += norm.running_var.cpu().double() * (n - 1) / n
 
     hooks = [m.register_forward_hook(add) for m in norms]
     forward = getattr(net, "activations", net)  # D's head has no batch norm, and a truncated D no head
@@ -65,8 +65,8 @@ def recalibrate_batchnorm(net: nn.Module, x: Tensor | np.ndarray, batch_size: in
     if not all(total.isfinite().all() for pair in sums.values() for total in pair):
         raise ValueError("batch-norm statistics are not finite: the images or the weights are not")
     for m, (mean, variance) in sums.items():
-        m.running_mean.copy_(mean / len(starts))
-        m.running_var.copy_(variance / len(starts))
+        m.running_mean.copy_((mean / len(starts)).float())
+        m.running_var.copy_((variance / len(starts)).float())
         m.num_batches_tracked.fill_(len(starts))
     return net
 

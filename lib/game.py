@@ -1,14 +1,16 @@
 """The game of G against D: one minibatch after another, as the paper plays it.
 
 Real images and samples come to D in minibatches of their own, normalised apart; binary cross-entropy, Adam. What makes
-it fast on a CPU, and the same training still: bfloat16 convolutions on channels-last tensors, deep layers' gradients as
-matrix products (`gradients`), G's samples shared between D's step and G's, and no gradients of D's weights in G's step.
+it fast, and the same training still: bfloat16 convolutions on channels-last tensors, G's samples shared between D's
+step and G's, no gradients of D's weights in G's step; on a CPU deep layers' gradients as matrix products (`gradients`),
+on a GPU one launch for all kernels of a minibatch (`graphs`).
 """
 
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from numbers import Integral, Real
 
 import torch
@@ -16,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib import data, gradients
+from lib.graphs import Recorded
 from lib.models import Discriminator, Generator
 
 SAMPLES = 64  # images of the fixed z that show the training's course
@@ -72,24 +75,34 @@ class Training:
             net.to(self.device, memory_format=torch.channels_last).train()
             if self.settings.compile:
                 net.compile()
-        s = self.settings
+        s, on_gpu = self.settings, self.device.type == "cuda"
+        how = {"weight_decay": s.weight_decay, "fused": True, "capturable": on_gpu}
         self.optimizers = {
-            name: torch.optim.Adam(net.parameters(), s.lr, (s.beta1, 0.999), weight_decay=s.weight_decay, fused=True)
+            name: torch.optim.Adam(net.parameters(), s.lr, (s.beta1, 0.999), **how)
             for name, net in (("G", self.G), ("D", self.D))
         }
         self.z_generator = torch.Generator(self.device).manual_seed(s.seed)
         self.fixed_z = self.G.sample_z(SAMPLES, torch.Generator().manual_seed(s.seed)).to(self.device)
+        self.turns = [("D", "G")] if s.update == "both" else [("D",), ("G",)]  # who is updated on a minibatch, in turn
+        play = {turn: partial(self._play, turn) for turn in self.turns}
+        self.play = {turn: Recorded(plain, self.z_generator) for turn, plain in play.items()} if on_gpu else play
 
     def train_minibatch(self, x: Tensor) -> dict[str, Tensor]:
-        """Update D, G or both on one minibatch x (N, nc, size, size) in [-1, 1]. Returns losses and D's means."""
-        turns = ("D", "G") if self.settings.update == "both" else (("D", "G")[self.step % 2],)
+        """Update D, G or both on one minibatch x (N, nc, size, size) in [-1, 1]. Returns losses and D's means.
+
+        On a GPU the next call overwrites them.
+        """
+        turn = self.turns[self.step % len(self.turns)]
         self.step += 1
+        return self.play[turn](x)
+
+    def _play(self, turn: tuple[str, ...], x: Tensor) -> dict[str, Tensor]:
         with self._autocast():
             fake = self.G(self.G.sample_z(len(x), self.z_generator))
         measured = {}
-        if "D" in turns:
+        if "D" in turn:
             measured |= self._update_D(x, fake.detach())
-        if "G" in turns:
+        if "G" in turn:
             measured |= self._update_G(fake)
         return measured
 

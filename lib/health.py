@@ -131,13 +131,19 @@ def fit_extractor(images: ImageSet, rows: Tensor, seed: int, most: int = 12_800,
 
 
 def frechet_distances(
-    snapshots: Mapping[int, Path], held_out: Tensor, extractor: nn.Module | None, seed: int, inception: str = ""
+    snapshots: Mapping[int, Path],
+    held_out: Tensor,
+    extractor: nn.Module | None,
+    seed: int,
+    inception: str = "",
+    device: str | torch.device = "cpu",
 ) -> pd.Series:
     """Return each snapshot's Fréchet distance to held-out real images, uint8 (N, nc, size, size): step -> distance.
 
     As many samples are drawn as there are images, 1,000 at least, from the same z. inception: the file of
-    torch-fidelity's Inception weights, which takes the extractor's place: only then the distance is the FID. Nothing is
-    returned where there are no two images to compare with.
+    torch-fidelity's Inception weights, which takes the extractor's place: only then the distance is the FID. device:
+    where to draw and compare, the CPU in place of MPS, which has no float64. Nothing is returned where there are no two
+    images to compare with.
     """
     if len(held_out) < 2:
         return pd.Series(dtype=float)
@@ -145,12 +151,13 @@ def frechet_distances(
         2048 if inception else extractor, reset_real_features=False, normalize=True,
         feature_extractor_weights_path=inception or None,
     )  # fmt: skip
-    distances = {}
+    device = torch.device("cpu" if torch.device(device).type == "mps" else device)
+    metric, distances = metric.to(device), {}
     for batch in held_out.split(256):
-        metric.update(_in_colour(batch.float() / 255, bool(inception)), real=True)
+        metric.update(_in_colour(batch.to(device).float() / 255, bool(inception)), real=True)
     for step, path in snapshots.items():
-        G = nets.load_net(path)[0]
-        z = G.sample_z(max(1000, len(held_out)), torch.Generator().manual_seed(seed))
+        G = nets.load_net(path)[0].to(device)
+        z = G.sample_z(max(1000, len(held_out)), torch.Generator().manual_seed(seed)).to(device)
         features.recalibrate_batchnorm(G, z)
         metric.reset()
         with torch.no_grad():

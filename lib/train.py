@@ -81,9 +81,11 @@ def fit(
             training.take_samples()
         x, saved = x.to(device) if x.nbytes <= on_device else x, time.monotonic()
         batches = _placed(minibatches(x, settings, training.step, total, rows), device)
+        noted, began = set().union(*due.values()), time.perf_counter()
         for batch in _with_bar(batches, training, total, progress):
-            began = time.perf_counter()
             measured = training.train_minibatch(batch)
+            if training.step in noted and device.type == "cuda":  # it works behind: its time is none of the notes'
+                torch.cuda.synchronize()
             training.seconds += time.perf_counter() - began
             _note(training, measured, due, folder, real)
             if training.step == total or signals or time.monotonic() - saved > 60 * minutes:
@@ -93,6 +95,7 @@ def fit(
                 watch(training)
             if signals:
                 break
+            began = time.perf_counter()
     return training
 
 

@@ -1,7 +1,7 @@
 """Measure, on this machine: training against the tutorial's plain loop, and the quick study notebook by notebook.
 
-`make bench`, and with ARGS: `--example PATH`, `--linear`, `--cost batches/paper.yaml`. Timings lie on a busy machine:
-what is quoted are ratios of runs that take turns.
+`make bench`, and with ARGS: `--example PATH`, `--linear`, `--cost batches/paper.yaml`; on a GPU with `--rounds 50`, and
+`--compile`. Timings lie on a busy machine: what is quoted are ratios of runs that take turns.
 """
 
 import argparse
@@ -32,6 +32,8 @@ NETS = {  # the tutorial's own net and size, and the study's two other kinds at 
     "imagenet32": {"ngf": 64, "ndf": 64},
 }
 WIDE = {"imagenet32 at 128 maps": {}, "paper64": {}}  # the paper's own, on a GPU
+WARM = {"cpu": 1, "cuda": 10}  # minibatches before those that count: a GPU's launches are recorded in them
+SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product shows the machine's best rate
 
 
 def plain(
@@ -83,48 +85,49 @@ def ours(
     return step
 
 
-def matmul(dtype: torch.dtype, device: torch.device, side: int = 2048) -> Callable[[], None]:
+def matmul(dtype: torch.dtype, device: torch.device, side: int) -> Callable[[], None]:
     """Return one product of two square matrices: 2 * side^3 operations at the machine's best rate."""
     a, b = torch.randn(2, side, side, device=device).to(dtype)
     return lambda: a @ b
 
 
-def seconds_of(loops: dict[str, Callable[[], None]], rounds: int) -> pd.DataFrame:
-    """Time loops in turn, so that other work on the machine meets all of them; one row per round after the first."""
+def seconds_of(loops: dict[str, Callable[[], None]], rounds: int, device: torch.device) -> pd.DataFrame:
+    """Time loops in turn, so that other work on the machine meets all of them; one row per round after the warm-up."""
     rows = []
-    for _ in range(rounds + 1):
+    for _ in range(WARM[device.type] + rounds):
         row = {}
         for name, step in loops.items():
             began = time.perf_counter()
             step()
-            if torch.cuda.is_available():
+            if device.type == "cuda":
                 torch.cuda.synchronize()
             row[name] = time.perf_counter() - began
         rows.append(row)
-    return pd.DataFrame(rows[1:])
+    return pd.DataFrame(rows[-rounds:])
 
 
-def compare(name: str, changes: dict, batch_size: int, rounds: int, device: torch.device) -> pd.Series:
+def compare(name: str, changes: dict, batch_size: int, rounds: int, device: torch.device, compiled: bool) -> pd.Series:
     """Time plain and own loops in turn; return medians, ratios, and the share of the matmul rate that is reached.
 
-    bfloat16 is tried where the device has it, compiled on a GPU; the last of the loops is held against the matmul.
+    bfloat16 is tried where the device has it, and compiled too where that is wanted; the last of the loops is held
+    against the matmul.
     """
     description = models.describe(name.split()[0], **changes)
     x = data.load("toy-faces:1024", description.size).x
     best = models.find_precision("auto", device)
     kinds = {precision: (precision,) for precision in dict.fromkeys(["float32", best])}
-    if device.type == "cuda":
+    if compiled:
         kinds[f"{best}, compiled"] = (best, True)
     loops = {"plain": plain(description, x, batch_size, device)}
     loops |= {kind: ours(description, x, batch_size, device, *how) for kind, how in kinds.items()}
     with FlopCounterMode(display=False) as counter:
         loops[best]()
-    last, product = list(kinds)[-1], {"matmul": matmul(getattr(torch, best), device)}
-    seconds = seconds_of(loops | product, rounds)
+    last, side = list(kinds)[-1], SIDE[device.type]
+    seconds = seconds_of(loops | {"matmul": matmul(getattr(torch, best), device, side)}, rounds, device)
     speed = {f"{loop}, images/s": batch_size / seconds[loop].median() for loop in loops}
     speed |= {f"{kind} / plain": (seconds["plain"] / seconds[kind]).median() for kind in kinds}
     speed["GFLOP per image"] = counter.get_total_flops() / batch_size / 1e9
-    rate = counter.get_total_flops() / seconds[last] / (2 * 2048**3 / seconds["matmul"])
+    rate = counter.get_total_flops() / seconds[last] / (2 * side**3 / seconds["matmul"])
     speed[f"{last}, share of the {best} matmul rate"] = rate.median()
     return pd.Series(speed, name=name)
 
@@ -147,7 +150,7 @@ def compare_with_example(path: Path, batch_size: int, rounds: int, device: torch
     if len(ends) != rounds + 1:
         raise SystemExit(f"{path}/dcgan/main.py trained {len(ends)} minibatches, not {rounds + 1}")
     best = models.find_precision("auto", device)
-    own = seconds_of({"ours": ours(models.describe("tutorial64"), x, batch_size, device, best)}, rounds)["ours"]
+    own = seconds_of({"ours": ours(models.describe("tutorial64"), x, batch_size, device, best)}, rounds, device)["ours"]
     speeds = {"example, images/s": batch_size * rounds / (ends[-1] - ends[0]), "ours": batch_size * rounds / own.sum()}
     return pd.Series(speeds | {"ours / example": speeds["ours"] / speeds["example, images/s"]})
 
@@ -249,6 +252,8 @@ def main() -> None:
     parser.add_argument("--example", type=Path, help="a checkout of pytorch/examples, whose DCGAN is timed as it is")
     parser.add_argument("--linear", action="store_true", help="time reading 10,000 to 1,000,000 packed images (3 GB)")
     parser.add_argument("--cost", type=Path, help="count a batch file's operations and memory; nothing is timed")
+    parser.add_argument("--net", action="append", help="one net, such as tutorial64, in place of all; may be repeated")
+    parser.add_argument("--compile", action="store_true", help="time torch.compile too: a minute per net before it")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: the faster one that there is")
     given = parser.parse_args()
     device = models.find_device(given.device)
@@ -263,7 +268,8 @@ def main() -> None:
         print(compare_with_example(given.example, given.batch_size, given.rounds, device).round(2).to_string())
         return
     nets = NETS | (WIDE if device.type == "cuda" else {})
-    rows = [compare(name, changes, given.batch_size, given.rounds, device) for name, changes in nets.items()]
+    timed = given.batch_size, given.rounds, device, given.compile
+    rows = [compare(name, changes, *timed) for name, changes in nets.items() if name in (given.net or nets)]
     print(pd.DataFrame(rows).T.round(2).to_string(), "\n")
     quick = results.table("quick").drop_duplicates("run_id")[["row", "notebook", "seconds", "peak_mb"]]
     print("The quick study, as last run:" if len(quick) else "The quick study was not run yet: make study")
