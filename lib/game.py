@@ -36,7 +36,7 @@ class Settings:
     update: str  # both: each minibatch updates D, then G; alternate: D and G in turn, as the authors' code does
     precision: str  # float32, or bfloat16 (autocast; weights and Adam stay float32)
     seed: int
-    compile: bool = False  # torch.compile: pays on a GPU, after minutes
+    compile: bool = False  # torch.compile: on a GPU not measured yet
 
     def __post_init__(self) -> None:
         for name, least in {"batch_size": 2, "seed": 0}.items():

@@ -150,12 +150,12 @@ def split_of(
     this very split that the net's training kept for choosing a snapshot. most: at most so many of them (0: all).
     Raises ValueError for `training` where the net learned another set, or nothing was kept from it.
     """
-    images = data.load(data_set, size, split)
     if held_out != "training":
-        return images, data.load(data_set, size, held_out, most).x
+        return data.load(data_set, size, split), data.load(data_set, size, held_out, most).x
     own = record.get("parameters", {})
-    if (own.get("data_set"), own.get("split"), own.get("limit")) != (data_set, split, 0):
-        raise ValueError(f"held_out = training: the net did not learn all of {data_set}, {split}: name a split instead")
+    if (own.get("data_set"), own.get("split")) != (data_set, split):
+        raise ValueError(f"held_out = training: the net did not learn {data_set}, {split}: name a split instead")
+    images = data.load(data_set, size, split, own["limit"])
     rows, kept = health.hold_out(len(images), own["held_out"], own["seed"])
     if not len(kept):
         raise ValueError("held_out = training: the net's training held no image out: name a split instead")

@@ -7,6 +7,7 @@ comparable", and whether the criterion is met is told beside it.
 
 from collections.abc import Sequence
 from math import nan
+from statistics import fmean
 
 import pandas as pd
 
@@ -16,9 +17,9 @@ REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 NOT_COMPARABLE, NOT_SCORED, NOT_RUN = "not comparable", "not scored", "not run"
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE, NOT_SCORED, NOT_RUN)
 
-# The probe on CIFAR-10 that answers to the paper's main number, BATCH/ROW: LINE, and what it is held against, with few
-# and all labels: ids of data/published.csv, or lines of runs here.
-MAIN = "real/cifar10-probe-wide-chosen: trained D"
+# The probes on CIFAR-10 that answer to the paper's main number, one per training, BATCH/ROW: LINE, and what they are
+# held against, with few and all labels: ids of data/published.csv, or lines of runs here.
+MAIN = ("paper/tinyimagenet32-probe: trained D", "paper/tinyimagenet32-probe-seed1: trained D")
 BARS = {
     "raw pixels, here": ("cifar10/pixels: raw pixels: few labels", "cifar10/pixels: raw pixels: all labels"),
     "an untrained D, here": (
@@ -34,6 +35,7 @@ BARS = {
     "the paper": ("paper.cifar10.dcgan.400", "paper.cifar10.dcgan.all"),
     "AutoCNN": ("later.cifar10.autocnn.400", "later.cifar10.autocnn.all"),
 }
+LABELS = {"few labels": "400 labels per class", "all labels": "all labels"}
 
 
 def published() -> pd.DataFrame:
@@ -102,27 +104,32 @@ def over_seeds(table: pd.DataFrame, batch: str, metrics: Sequence[str]) -> pd.Da
 def shortfall(table: pd.DataFrame) -> pd.DataFrame:
     """Return by how many points MAIN misses each of BARS: columns bar, labels, accuracy, ours, short by.
 
-    table: as `results.table` returns it; what it lacks is NaN.
+    table: as `results.table` returns it; what it lacks is NaN. ours: the mean over MAIN's trainings.
     """
-    measured = table.set_index(table["batch"] + "/" + table["row"] + ": " + table["metric"])["value"]
-    figures = pd.concat([published().set_index("id")["value"], measured]).to_dict()
+    figures = _figures(table)
     lines = [
-        (bar, labels, figures.get(place, nan), figures.get(f"{MAIN}: {labels}", nan))
+        (bar, labels, figures.get(place, nan), fmean(figures.get(f"{line}: {labels}", nan) for line in MAIN))
         for bar, places in BARS.items()
-        for labels, place in zip(("few labels", "all labels"), places, strict=True)
+        for labels, place in zip(LABELS, places, strict=True)
     ]
     bars = pd.DataFrame(lines, columns=["bar", "labels", "accuracy", "ours"])
     return bars.assign(**{"short by": bars["accuracy"] - bars["ours"]})
 
 
+def _figures(table: pd.DataFrame) -> dict[str, float]:
+    """Return what is published by its id, and what was measured by BATCH/ROW: METRIC."""
+    measured = table.set_index(table["batch"] + "/" + table["row"] + ": " + table["metric"])["value"]
+    return pd.concat([published().set_index("id")["value"], measured]).to_dict()
+
+
 def bars_to_markdown(table: pd.DataFrame) -> str:
-    """Return the README's table of the main number: MAIN's accuracies and those it is held against, from the least."""
-    bars = shortfall(table).pivot(index="bar", columns="labels", values=["accuracy", "ours"])
-    accuracies = bars["accuracy"].copy()
-    accuracies.loc[f"**this study's D** (`{MAIN.partition(':')[0]}`)"] = bars["ours"].iloc[0]
-    columns = {"few labels": "400 labels per class", "all labels": "all labels"}
-    shown = accuracies[list(columns)].rename(columns=columns).rename_axis("CIFAR-10, % correct")
-    return shown.sort_values("400 labels per class").to_markdown(floatfmt=".1f")
+    """Return the README's table of the main number: MAIN's accuracies and its bars' among them, from the least."""
+    accuracies, figures = shortfall(table).pivot(index="bar", columns="labels", values="accuracy"), _figures(table)
+    for line in MAIN:
+        own = {labels: figures.get(f"{line}: {labels}", nan) for labels in LABELS}
+        accuracies.loc[f"**this study's D** (`{line.partition(':')[0]}`)"] = own
+    shown = accuracies.sort_values("few labels").rename(columns=LABELS)[list(LABELS.values())]
+    return shown.rename_axis("CIFAR-10, % correct").to_markdown(floatfmt=".1f")
 
 
 def to_markdown(table: pd.DataFrame, small: Sequence[str] = ("quick", "smoke", "ablation", "precision")) -> str:

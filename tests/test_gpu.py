@@ -35,11 +35,11 @@ def fit(folder, on_device=train.ON_DEVICE, **changes):
 def same(one, other, rtol=1e-4):
     """Both trainings' losses and weights are equal but for rounding."""
     for line, beside in zip(one.log, other.log, strict=True):
-        assert line == pytest.approx(beside, rel=rtol, abs=1e-5)
+        assert line == pytest.approx(beside, rel=rtol, abs=rtol / 10)
     for name in "GD":
         weights = getattr(other, name).state_dict()
         for key, value in getattr(one, name).state_dict().items():
-            torch.testing.assert_close(value, weights[key], rtol=rtol, atol=1e-5, msg=f"{name}.{key}")
+            torch.testing.assert_close(value, weights[key], rtol=rtol, atol=rtol / 10, msg=f"{name}.{key}")
 
 
 @pytest.mark.parametrize("update", ["both", "alternate"])
@@ -76,7 +76,7 @@ def test_a_stopped_training_resumes(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         train.fit(NET, settings(), X, tmp_path / "cut", GPU, minutes=0, progress=False)
     monkeypatch.undo()
-    same(whole, fit(tmp_path / "cut"))
+    same(whole, fit(tmp_path / "cut"), 1e-3)  # not to the bit, as on a CPU: kernels are chosen anew
 
 
 def test_seconds_are_the_gpus(tmp_path):

@@ -129,12 +129,15 @@ def test_what_a_training_held_out_was_not_learned():
     assert torch.equal(images.x, whole.x[rows]) and torch.equal(unseen, whole.x[kept])
     some = memorisation.split_of(record, "digits", 16, "train", "training", most=10)[1]
     assert len(some) == 10 and torch.equal(some[[0, 5]], unseen[[0, len(unseen) // 2]])
+    record["parameters"]["limit"] = 100
+    images, unseen = memorisation.split_of(record, "digits", 16, "train", "training")
+    assert len(images) == 90 and len(unseen) == 10, "of the images that it was given, no others"
     assert len(memorisation.split_of({}, "digits", 16, "train", "test", most=7)[1]) == 7, "a split needs no record"
 
 
 @pytest.mark.parametrize(
     ("changed", "said"),
-    [({"split": "all"}, "did not learn all of digits, train"), ({"held_out": 0.0}, "held no image out")],
+    [({"split": "all"}, "did not learn digits, train"), ({"held_out": 0.0}, "held no image out")],
 )
 def test_a_training_that_held_nothing_of_this_out(changed, said):
     record = {"parameters": {"data_set": "digits", "split": "train", "limit": 0, "held_out": 0.1, "seed": 3} | changed}
