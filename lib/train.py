@@ -84,7 +84,7 @@ def fit(
         noted, began = set().union(*due.values()), time.perf_counter()
         for batch in _with_bar(batches, training, total, progress):
             measured = training.train_minibatch(batch)
-            if training.step in noted and device.type == "cuda":  # it works behind: its time is none of the notes'
+            if training.step in noted and device.type == "cuda":  # it lags behind Python: wait, to count its time
                 torch.cuda.synchronize()
             training.seconds += time.perf_counter() - began
             _note(training, measured, due, folder, real)
