@@ -66,7 +66,7 @@ class Training:
     settings: Settings
     device: torch.device
     step: int = 0
-    seconds: float = 0.0  # spent in minibatches, over all sittings
+    seconds: float = 0.0  # spent on minibatches, gathering them included, over all sittings
     samples: dict[int, Tensor] = field(default_factory=dict)  # step -> uint8 (SAMPLES, nc, size, size)
     log: list[dict] = field(default_factory=list)
 
@@ -83,18 +83,18 @@ class Training:
         }
         self.z_generator = torch.Generator(self.device).manual_seed(s.seed)
         self.fixed_z = self.G.sample_z(SAMPLES, torch.Generator().manual_seed(s.seed)).to(self.device)
-        self.turns = [("D", "G")] if s.update == "both" else [("D",), ("G",)]  # who is updated on a minibatch, in turn
-        play = {turn: partial(self._play, turn) for turn in self.turns}
-        self.play = {turn: Recorded(plain, self.z_generator) for turn, plain in play.items()} if on_gpu else play
+        turns = [("D", "G")] if s.update == "both" else [("D",), ("G",)]  # who is updated on a minibatch, in turn
+        plain = [partial(self._play, turn) for turn in turns]
+        self.plays = [Recorded(play, self.z_generator) for play in plain] if on_gpu else plain
 
     def train_minibatch(self, x: Tensor) -> dict[str, Tensor]:
         """Update D, G or both on one minibatch x (N, nc, size, size) in [-1, 1]. Returns losses and D's means.
 
         On a GPU the next call overwrites them.
         """
-        turn = self.turns[self.step % len(self.turns)]
+        play = self.plays[self.step % len(self.plays)]
         self.step += 1
-        return self.play[turn](x)
+        return play(x)
 
     def _play(self, turn: tuple[str, ...], x: Tensor) -> dict[str, Tensor]:
         with self._autocast():
