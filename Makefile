@@ -26,19 +26,19 @@ $(BIN)/.ready: requirements.lock pyproject.toml
 	@touch $@
 
 study: setup ## run the quick batch on all cores: embedded data, minutes; finished runs are skipped
-	@$(BIN)/python -m lib.batch run batches/quick.yaml $(ARGS)
+	@$(BIN)/python -m lib run batches/quick.yaml $(ARGS)
 
 batch: setup ## run another batch: make batch BATCH=batches/paper.yaml; on a cluster with PROFILE=profiles/slurm
-	@$(BIN)/python -m lib.batch run $(BATCH) $(if $(PROFILE),--profile=$(abspath $(PROFILE))) $(ARGS)
+	@$(BIN)/python -m lib run $(BATCH) $(if $(PROFILE),--profile=$(abspath $(PROFILE))) $(ARGS)
 
 plan: setup ## show which rows of BATCH would run, and why
-	@$(BIN)/python -m lib.batch plan $(BATCH)
+	@$(BIN)/python -m lib plan $(BATCH)
 
 report: setup ## write the executed notebooks of BATCH as pages, the verdicts as their index: results/site
-	@$(BIN)/python -m lib.batch report $(BATCH)
+	@$(BIN)/python -m lib report $(BATCH)
 
 workflow: setup ## write Snakemake's report of BATCH, its order, times and figures, as one HTML file
-	@$(BIN)/python -m lib.batch workflow $(BATCH)
+	@$(BIN)/python -m lib workflow $(BATCH)
 
 docs: setup ## write lib's documentation from its docstrings as pages: results/site/lib
 	@$(BIN)/pdoc --no-show-source --output-directory results/site/lib lib
@@ -50,25 +50,26 @@ lab: setup ## open JupyterLab on the notebooks
 	@$(BIN)/jupyter lab --ip 127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) notebooks
 
 bench: setup ## measure training against a plain loop, the probe against liblinear, time and memory by notebook
-	@$(BIN)/python tests/bench.py $(ARGS)
-	@$(if $(ARGS),,$(BIN)/python tests/bench_probe.py)
+	@$(BIN)/python tests/bench/bench.py $(ARGS)
+	@$(if $(ARGS),,$(BIN)/python tests/bench/bench_probe.py)
 
 table: setup ## rebuild results/table.csv from the runs
-	@$(BIN)/python -m lib.batch table
+	@$(BIN)/python -m lib table
 
 keep: setup ## keep a run's record and figures in git: make keep RUN=01_train_gan-0123456789
-	@$(BIN)/python -m lib.batch keep $(RUN)
+	@$(BIN)/python -m lib keep $(RUN)
 
 ship: setup ## make a run's net one of those that come with the study: make ship RUN=01_train_gan-0123456789 NAME=digits
-	@$(BIN)/python -c "from lib import nets; print(nets.ship('$(RUN)', '$(NAME)'))"
+	@$(BIN)/python -c "from lib.nets import weights; print(weights.ship('$(RUN)', '$(NAME)'))"
 
 readme: setup ## put the tables of the main number and of all results into README.md
-	@$(BIN)/python -c "from lib import verdicts; verdicts.write_readme()"
+	@$(BIN)/python -c "from lib.look import verdicts; verdicts.write_readme()"
 
 nbdime: setup ## let git compare and merge this clone's notebooks cell by cell
 	@git config diff.jupyternotebook.command "$(abspath $(BIN))/git-nbdiffdriver diff"
 	@git config merge.jupyternotebook.driver "$(abspath $(BIN))/git-nbmergedriver merge %O %A %B %L %P"
 
-lint: setup ## check style, notebooks too
+lint: setup ## check style, notebooks too, and that rooms use each other one way
+	@$(BIN)/lint-imports
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .

@@ -2,7 +2,7 @@
 
 import sys
 
-from lib import rows
+from lib.study import rows
 
 try:
     batch = rows.load(config.get("batch", "batches/quick.yaml"))
@@ -15,7 +15,7 @@ shown = {name: row for name, row in batch.rows.items() if row.finished() == repo
 
 
 def resources_of(row):
-    """A row's resources; on one machine a run takes its part of the cards' memory (`lib.batch` gives a card's size)."""
+    """A row's resources; on one machine a run takes its part of the cards' memory (`lib.study.batch` gives a card's size)."""
     whole = int(config.get("card_mb", 0))
     share = {"gpu_mb": min(row.resources.get("gpu_mb") or whole, whole)} if whole and row.resources.get("gpu") else {}
     return row.resources | share
@@ -52,4 +52,4 @@ for row in shown.values():
         resources:
             **resources_of(row),
         shell:
-            "exec {params.python:q} -m lib.batch execute {params.batch:q} {params.row:q} --threads {threads}"
+            "exec {params.python:q} -m lib execute {params.batch:q} {params.row:q} --threads {threads}"

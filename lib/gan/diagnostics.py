@@ -1,0 +1,82 @@
+"""Tell a healthy training from one that has failed.
+
+GANs fail without an error: D wins for good, G draws one image, filters die. Three measures go into every training's
+log, and `signs` says in words what they show.
+"""
+
+import copy
+import math
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from lib.nets.models import Discriminator, Generator
+
+NEAR_ZERO = 0.05  # of D's loss, which is 2 log 2 = 1.39 where D cannot tell
+LEAST_VARIETY = 0.5  # of samples, as a share of the real images'
+DEAD = 0.01  # of the most varied filter of the same layer
+MOST_DEAD = 0.25
+LONG = 0.1  # of a training
+
+
+def require_finite(line: dict[str, float]) -> None:
+    """Raise FloatingPointError, naming the first value of a log's line that is not finite."""
+    for name, value in line.items():
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"{name} is {value} after minibatch {line['step']}: the training has diverged and stops; the last "
+                "checkpoint is from before. Lower lr, or take precision float32"
+            )
+
+
+@torch.no_grad()
+def measure(G: Generator, D: Discriminator, z: Tensor, real: Tensor) -> dict[str, float]:
+    """Return the variety of G's samples and the shares of dead filters, in batch statistics, and change nothing.
+
+    z (N, nz), real images (N, nc, size, size) in [-1, 1] on the nets' device.
+    """
+    G, D = copy.deepcopy(G).train(), copy.deepcopy(D).train()  # running averages of the nets in training stay
+    drawn = G.activations(z)
+    return {
+        "variety": variety(drawn[-1], real),
+        "dead_G": dead_share(drawn[:-1]),
+        "dead_D": dead_share(D.activations(real)),
+    }
+
+
+def variety(samples: Tensor, real: Tensor) -> float:
+    """Return the mean distance between two samples over that between two real images, both (N, C, H, W)."""
+    return (torch.pdist(samples.flatten(1).float()).mean() / torch.pdist(real.flatten(1).float()).mean()).item()
+
+
+def dead_share(layers: list[Tensor]) -> float:
+    """Return the share of filters whose output hardly varies over images and positions: [(N, C, H, W), ...].
+
+    A filter is dead where its standard deviation is at most DEAD of the largest in its layer.
+    """
+    spreads = [h.float().std((0, 2, 3)) for h in layers]
+    return torch.cat([spread <= DEAD * spread.max() for spread in spreads]).float().mean().item()
+
+
+def signs(log: pd.DataFrame) -> list[str]:
+    """Return what a training's log shows of failure, in words; an empty list where it shows nothing.
+
+    The first tenth is not judged, and variety not before it was once there, unless it never comes: G begins with grey
+    images.
+    """
+    log = log[log["step"] > LONG * log["step"].max()]
+    loss, varied, dead_G, dead_D = (log[name].dropna() for name in ("loss_D", "variety", "dead_G", "dead_D"))
+    risen = (varied.cummax() >= LEAST_VARIETY) | (varied.index == varied.index.max())
+    conditions = {
+        f"D's loss is below {NEAR_ZERO}: D has won, and G learns nothing more": (
+            loss.rolling(max(1, round(LONG * len(loss)))).max() < NEAR_ZERO
+        ),
+        f"G's samples vary less than {LEAST_VARIETY} of what real images do: it collapsed": (
+            (varied < LEAST_VARIETY) & risen
+        ),
+        f"more than {MOST_DEAD:.0%} of G's filters are dead": dead_G > MOST_DEAD,
+        f"more than {MOST_DEAD:.0%} of D's filters are dead": dead_D > MOST_DEAD,
+    }
+    found = {sign: log.loc[holds[holds].index, "step"] for sign, holds in conditions.items()}
+    return [f"{sign} (minibatches {at.min():,} to {at.max():,})" for sign, at in found.items() if len(at)]

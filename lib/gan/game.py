@@ -1,0 +1,156 @@
+"""The game of G against D: one minibatch after another, as the paper plays it.
+
+Real images and samples come to D in minibatches of their own, normalised apart; binary cross-entropy, Adam. What makes
+it fast, and the same training still: bfloat16 convolutions on channels-last tensors, G's samples shared between D's
+step and G's, no gradients of D's weights in G's step; on a CPU deep layers' gradients as matrix products (`gradients`),
+on a GPU one launch for all kernels of a minibatch (`graphs`).
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from numbers import Integral, Real
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lib.gan import cpu_gradients
+from lib.gan.cuda_graph import Recorded
+from lib.images import data
+from lib.nets.models import Discriminator, Generator
+
+SAMPLES = 64  # images of the fixed z that show the training's course
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train. The paper's values stand in batches/."""
+
+    epochs: float  # passes over the images; a part of one is allowed
+    batch_size: int
+    lr: float
+    beta1: float
+    weight_decay: float  # L2 inside Adam, as the authors' code has it
+    update: str  # both: each minibatch updates D, then G; alternate: D and G in turn, as the authors' code does
+    precision: str  # float32, or bfloat16 (autocast; weights and Adam stay float32)
+    seed: int
+    compile: bool = False  # torch.compile: on a GPU not measured yet
+
+    def __post_init__(self) -> None:
+        for name, least in {"batch_size": 2, "seed": 0}.items():
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool) or not least <= value < 2**32:
+                raise ValueError(f"{name} = {value!r}: must be a whole number from {least} to {2**32 - 1}")
+        for name in ("epochs", "lr", "beta1", "weight_decay"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value) or value < 0:
+                raise ValueError(f"{name} = {value!r}: must be a number, and not below 0")
+        for name in ("epochs", "lr"):
+            if getattr(self, name) == 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be above 0")
+        if self.beta1 >= 1:
+            raise ValueError(f"beta1 = {self.beta1}: must be below 1")
+        for name, choices in {"update": ("both", "alternate"), "precision": ("float32", "bfloat16")}.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} = {getattr(self, name)!r}: choose one of {', '.join(choices)}")
+
+
+@dataclass
+class Training:
+    """The state of one training: everything that a resumed run needs to go on exactly."""
+
+    G: Generator
+    D: Discriminator
+    settings: Settings
+    device: torch.device
+    step: int = 0
+    seconds: float = 0.0  # spent on minibatches, gathering them included, over all sittings
+    samples: dict[int, Tensor] = field(default_factory=dict)  # step -> uint8 (SAMPLES, nc, size, size)
+    log: list[dict] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for net in (self.G, self.D):
+            net.to(self.device, memory_format=torch.channels_last).train()
+            if self.settings.compile:
+                net.compile()
+        s, on_gpu = self.settings, self.device.type == "cuda"
+        how = {"weight_decay": s.weight_decay, "fused": True, "capturable": on_gpu}
+        self.optimizers = {
+            name: torch.optim.Adam(net.parameters(), s.lr, (s.beta1, 0.999), **how)
+            for name, net in (("G", self.G), ("D", self.D))
+        }
+        self.z_generator = torch.Generator(self.device).manual_seed(s.seed)
+        self.fixed_z = self.G.sample_z(SAMPLES, torch.Generator().manual_seed(s.seed)).to(self.device)
+        turns = [("D", "G")] if s.update == "both" else [("D",), ("G",)]  # who is updated on a minibatch, in turn
+        plain = [partial(self._play, turn) for turn in turns]
+        self.plays = [Recorded(play, self.z_generator) for play in plain] if on_gpu else plain
+
+    def train_minibatch(self, x: Tensor) -> dict[str, Tensor]:
+        """Update D, G or both on one minibatch x (N, nc, size, size) in [-1, 1]. Returns losses and D's means.
+
+        On a GPU the next call overwrites them.
+        """
+        play = self.plays[self.step % len(self.plays)]
+        self.step += 1
+        return play(x)
+
+    def _play(self, turn: tuple[str, ...], x: Tensor) -> dict[str, Tensor]:
+        with self._autocast():
+            fake = self.G(self.G.sample_z(len(x), self.z_generator))
+        measured = {}
+        if "D" in turn:
+            measured |= self._update_D(x, fake.detach())
+        if "G" in turn:
+            measured |= self._update_G(fake)
+        return measured
+
+    def _update_D(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        with self._autocast():  # two passes: batch norm sees real images and samples apart
+            on_real, on_fake = self.D(real).float(), self.D(fake).float()
+        loss = F.binary_cross_entropy_with_logits(on_real, torch.ones_like(on_real))
+        loss = loss + F.binary_cross_entropy_with_logits(on_fake, torch.zeros_like(on_fake))
+        self._descend("D", loss)
+        return {
+            "loss_D": loss.detach(),
+            "D_x": on_real.detach().sigmoid().mean(),
+            "D_G_z": on_fake.detach().sigmoid().mean(),
+        }
+
+    def _update_G(self, fake: Tensor) -> dict[str, Tensor]:
+        self.D.requires_grad_(False)  # the gradient passes through D's weights, none is needed for them
+        with self._autocast():
+            on_fake = self.D(fake).float()
+        loss = F.binary_cross_entropy_with_logits(on_fake, torch.ones_like(on_fake))
+        self._descend("G", loss)
+        self.D.requires_grad_(True)
+        return {"loss_G": loss.detach()}
+
+    def _descend(self, name: str, loss: Tensor) -> None:
+        self.optimizers[name].zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizers[name].step()
+
+    def norms(self) -> dict[str, float]:
+        """Return the nets' norms, weights and statistics together: not finite where any of these is not."""
+        tensors = {
+            name: [v for v in getattr(self, name).state_dict().values() if v.is_floating_point()] for name in "GD"
+        }
+        return {f"norm of {name}": torch.stack([v.norm() for v in own]).norm().item() for name, own in tensors.items()}
+
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        if self.settings.precision == "float32":
+            yield
+            return
+        faster = cpu_gradients.MatrixGradients() if self.device.type == "cpu" else nullcontext()
+        with torch.autocast(self.device.type, torch.bfloat16), faster:
+            yield
+
+    @torch.no_grad()
+    def take_samples(self) -> None:
+        """Keep what G makes of the fixed z now, with batch statistics, as the authors sample."""
+        with self._autocast():
+            self.samples[self.step] = data.to_uint8(self.G(self.fixed_z)).cpu()

@@ -1,0 +1,268 @@
+"""Adversarial training that resumes where it stopped.
+
+A training is a `game` of so many minibatches; here they are drawn, placed on the device, and what is due after each is
+kept: a line of the log, samples, a snapshot, a checkpoint. Images stay uint8 until their minibatch. On a GPU they lie
+on the device where they fit, and are gathered one minibatch ahead where they do not.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
+
+import pandas as pd
+import torch
+import tqdm.auto
+from torch import Tensor
+
+from lib.gan import checkpoints, diagnostics
+from lib.gan.game import SAMPLES, Settings, Training
+from lib.images import data
+from lib.images.data import ImageSet
+from lib.nets import models, weights
+from lib.nets.models import Description
+from lib.study import paths, results
+
+GRIDS = 8  # times at which samples are taken
+CHECKS = 20  # times at which the nets' health is measured
+LOGGED = 400  # lines of log.jsonl, about
+ON_DEVICE = 8 * 2**30  # bytes; a larger set stays in memory or in its file, and streams to the device
+
+
+def folder_of(
+    description: Description, settings: Settings, images: ImageSet, rows: Tensor | None = None, snapshots: int = 0
+) -> Path:
+    """Return the folder of this very training: same net, settings, images (or rows of them) and code, same folder.
+
+    It is apart from the notebook's run, so that a changed plot does not cost a day of training.
+    """
+    code = [results.digest_of_module(name) for name in ("nets.models", "gan.cpu_gradients", "gan.game", "gan.train")]
+    chosen = None if rows is None else hashlib.sha256(rows.numpy()).hexdigest()
+    identity = json.dumps([asdict(description), asdict(settings), images.checksum, chosen, snapshots, code])
+    return paths.runs() / f"training-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+
+
+def fit(
+    description: Description,
+    settings: Settings,
+    x: Tensor,
+    folder: Path,
+    device: str | torch.device = "cpu",
+    minutes: float = 5,
+    snapshots: int = 0,
+    progress: bool = True,
+    rows: Tensor | None = None,
+    watch: Callable[[Training], None] | None = None,
+    on_device: int = ON_DEVICE,
+) -> Training:
+    """Train a net on uint8 images x (N, nc, size, size), resuming from `folder` where a training stopped there.
+
+    minutes: between checkpoints. snapshots: nets kept at even distances beside the last, as snapshot-STEP.safetensors.
+    rows: train on these images only. watch: is called with the training whenever its health was measured. on_device:
+    bytes of x that may lie on the device; a larger x streams from where it is, such as a memory map. Writes
+    checkpoints, log.jsonl and snapshots into folder. SIGINT and SIGTERM save before they stop it.
+
+    Raises ValueError where x does not fit the net, is smaller than a minibatch, or where folder holds another training
+    (it says what differs), FloatingPointError where a loss is not finite, OSError where folder cannot be written.
+    """
+    rows = torch.arange(len(x)) if rows is None else rows
+    _check_images(description, settings, x, rows)
+    device, total = torch.device(device), steps_of(settings, len(rows))
+    due = plan(total, snapshots)
+    real = data.to_float(x[rows[:: max(1, len(rows) // SAMPLES)][:SAMPLES]].to(device))
+    with checkpoints.hold(folder), checkpoints.deferred_signals() as signals, _memory_errors(device, settings):
+        training = Training(*models.from_description(description, settings.seed), settings, device)
+        resume(training, folder, len(rows))
+        if training.step == 0:
+            training.take_samples()
+        x, saved = x.to(device) if x.nbytes <= on_device else x, time.monotonic()
+        batches = _placed(minibatches(x, settings, training.step, total, rows), device)
+        noted, began = set().union(*due.values()), time.perf_counter()
+        for batch in _with_bar(batches, training, total, progress):
+            measured = training.train_minibatch(batch)
+            if training.step in noted and device.type == "cuda":  # it lags behind Python: wait, to count its time
+                torch.cuda.synchronize()
+            training.seconds += time.perf_counter() - began
+            _note(training, measured, due, folder, real)
+            if training.step == total or signals or time.monotonic() - saved > 60 * minutes:
+                save(training, folder, len(rows))
+                saved = time.monotonic()
+            if watch and training.step in due["check"]:
+                watch(training)
+            if signals:
+                break
+            began = time.perf_counter()
+    return training
+
+
+def plan(total: int, snapshots: int) -> dict[str, set[int]]:
+    """Return the minibatches after which something is due: log, sample, check or snapshot."""
+    log_every = max(1, total // LOGGED)
+    checks = {round(total * (i + 1) / CHECKS) for i in range(CHECKS)} - {0}
+    both_turns = {step for step in range(1, total + 1) if step % log_every < len(("D", "G"))}
+    return {
+        "log": both_turns | checks,
+        "sample": {round(total * (i / (GRIDS - 1)) ** 2) for i in range(GRIDS)},  # early changes are the largest
+        "check": checks,
+        "snapshot": {round(total * (i + 1) / snapshots) for i in range(snapshots)},
+    }
+
+
+def _note(
+    training: Training, measured: dict[str, Tensor], due: dict[str, set[int]], folder: Path, real: Tensor
+) -> None:
+    """Keep what is due after a minibatch: samples, a line of the log with losses and health, a snapshot."""
+    step = training.step
+    if step in due["sample"]:
+        training.take_samples()
+    if step in due["log"]:
+        line = {"step": step} | {name: value.item() for name, value in measured.items()}
+        diagnostics.require_finite(line)
+        if step in due["check"]:
+            line |= diagnostics.measure(training.G, training.D, training.fixed_z, real)
+        training.log.append(line)
+        paths.append_line(folder / "log.jsonl", json.dumps(line))
+    if step in due["snapshot"]:
+        diagnostics.require_finite({"step": step} | training.norms())
+        weights.save_net(folder / f"snapshot-{step:06d}.safetensors", training.G, training.D, {"step": step})
+
+
+def steps_of(settings: Settings, n: int) -> int:
+    """Return the number of minibatches of a training on n images; an epoch's last, smaller one is left out."""
+    return max(1, round(settings.epochs * (n // settings.batch_size)))
+
+
+def minibatches(x: Tensor, settings: Settings, start: int, total: int, rows: Tensor | None = None) -> Iterator[Tensor]:
+    """Yield minibatches start to total of x, or of some rows of it.
+
+    Each epoch's order follows from the seed and the epoch alone.
+    """
+    rows = torch.arange(len(x)) if rows is None else rows
+    per_epoch = len(rows) // settings.batch_size
+    epoch, order = -1, None
+    for step in range(start, total):
+        if step // per_epoch != epoch:
+            epoch = step // per_epoch
+            chance = torch.Generator().manual_seed(settings.seed * 100_003 + epoch)
+            order = rows[torch.randperm(len(rows), generator=chance)]
+        first = step % per_epoch * settings.batch_size
+        yield x[order[first : first + settings.batch_size].to(x.device)]
+
+
+def _placed(batches: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
+    """Yield minibatches as float32 on the device; where they are not there yet, each is gathered one ahead."""
+    first = next(batches, None)
+    if first is None:
+        return
+    batches = chain([first], batches)
+    if first.device.type != device.type:
+        batches = _ahead(batch.pin_memory().to(device, non_blocking=True) for batch in batches)
+    for batch in batches:
+        yield data.to_float(batch).contiguous(memory_format=torch.channels_last)
+
+
+def _with_bar(batches: Iterator[Tensor], training: Training, total: int, progress: bool) -> Iterator[Tensor]:
+    """Yield minibatches under a bar with images per second and time left: in JupyterLab a widget, elsewhere a line.
+
+    Where nobody watches, as under papermill, the line comes once a minute.
+    """
+    watched = "JPY_SESSION_NAME" in os.environ  # JupyterLab tells its kernels, papermill does not
+    kind = tqdm.auto.tqdm if watched else tqdm.std.tqdm
+    images = training.settings.batch_size
+    with kind(total=total * images, initial=training.step * images, unit=" images", disable=not progress,
+              mininterval=0.5 if watched or sys.stderr.isatty() else 60, smoothing=0.05) as bar:  # fmt: skip
+        for batch in batches:
+            yield batch
+            bar.update(images)
+
+
+def _ahead(batches: Iterator[Tensor]) -> Iterator[Tensor]:
+    """Prepare each minibatch in a thread while the one before it is trained on."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, batches, None)
+            yield batch
+
+
+def snapshots_in(folder: Path) -> dict[int, Path]:
+    """Return the snapshots of a training's folder by the step at which they were taken."""
+    return {int(path.stem.removeprefix("snapshot-")): path for path in sorted(folder.glob("snapshot-*.safetensors"))}
+
+
+def _check_images(description: Description, settings: Settings, x: Tensor, rows: Tensor) -> None:
+    expected = (description.nc, description.size, description.size)
+    if tuple(x.shape[1:]) != expected:
+        raise ValueError(f"images of {tuple(x.shape[1:])} do not fit a net for {expected}: change size or nc")
+    if len(rows) < settings.batch_size:
+        raise ValueError(f"{len(rows)} images are fewer than one minibatch of {settings.batch_size}: lower batch_size")
+
+
+@contextmanager
+def _memory_errors(device: torch.device, settings: Settings) -> Iterator[None]:
+    """Say what to lower where the device's memory is too small."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        given = f"minibatches of {settings.batch_size} images in {settings.precision}"
+        way_out = (
+            "lower batch_size, ngf, ndf or size, or take precision bfloat16; a smaller training will be another one"
+        )
+        raise torch.OutOfMemoryError(f"{device} has too little memory for {given}: {way_out}") from error
+
+
+def save(training: Training, folder: Path, n: int) -> None:
+    """Write a checkpoint of a training on n images. Raises FloatingPointError rather than save weights not finite."""
+    diagnostics.require_finite({"step": training.step} | training.norms())
+    extra = {f"sample.{step}": images for step, images in training.samples.items()}
+    extra["z_generator"] = training.z_generator.get_state()
+    for name, optimizer in training.optimizers.items():
+        for i, moments in optimizer.state_dict()["state"].items():
+            extra |= {f"adam.{name}.{i}.{k}": v for k, v in moments.items()}
+    record = {"settings": asdict(training.settings), "images": n, "seconds": training.seconds}
+    checkpoints.write(folder, training.step, training.G, training.D, record, extra)
+
+
+def resume(training: Training, folder: Path, n: int) -> None:
+    """Bring a fresh training on n images to the state of folder's last whole checkpoint, if there is one.
+
+    Raises ValueError where that is another training's, and says what differs.
+    """
+    found = checkpoints.read(folder)
+    if found is None:
+        checkpoints.read_log(folder, 0)
+        return
+    tensors, description, record = found
+    asked = asdict(training.G.description) | asdict(training.settings) | {"images": n}
+    there = asdict(description) | record["settings"] | {"images": record["images"]}
+    differing = [f"{k} = {there.get(k)} there, {v} asked" for k, v in asked.items() if there.get(k) != v]
+    if differing:
+        raise ValueError(f"{folder} holds another training ({'; '.join(differing)}): choose another or delete it")
+    for name, net in (("G", training.G), ("D", training.D)):
+        own = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+        weights.load_weights(net, own, folder)
+        state = training.optimizers[name].state_dict()
+        for key, value in tensors.items():
+            if key.startswith(f"adam.{name}."):
+                i, moment = key.split(".")[2:]
+                weight = list(net.parameters())[int(i)]
+                if value.shape == weight.shape:  # fused Adam walks moments and weights as one layout: theirs
+                    value = torch.empty_like(weight, requires_grad=False).copy_(value)
+                state["state"].setdefault(int(i), {})[moment] = value
+        training.optimizers[name].load_state_dict(state)
+    training.step, training.seconds = record["step"], record["seconds"]
+    training.z_generator.set_state(tensors["z_generator"])
+    training.samples = {int(k.split(".")[1]): v for k, v in tensors.items() if k.startswith("sample.")}
+    training.log = checkpoints.read_log(folder, training.step)
+
+
+def log_frame(training: Training) -> pd.DataFrame:
+    """Return the log as a frame: a row per logged minibatch, columns step, loss_D, loss_G, D_x, D_G_z and health's."""
+    return pd.DataFrame(training.log)

@@ -1,0 +1,75 @@
+"""Find samples with wanted attributes, the exemplars of vector arithmetic (paper, section 6.3.2).
+
+Which attributes a sample has is told by a judge (`nets.judges`) or, where nobody labelled the images, by its pixels.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from lib.images import data
+from lib.images.data import ImageSet
+from lib.nets.judges import AttributeNet, tell
+from lib.nets.models import Generator
+
+
+def measure(x: Tensor) -> pd.DataFrame:
+    """Return what pixels alone say of images that nobody labelled, N rows of 0 or 1: uint8 (N, nc, S, S).
+
+    bright and warm (redder than blue; colour images only): more so than half of the images. light_inside: the middle
+    is lighter than the rim, as is a light digit on a dark wall.
+    """
+    x, rim = x.float(), x.shape[-1] // 4
+    inside = x[:, :, rim:-rim, rim:-rim].mean((1, 2, 3))
+    found = {"bright": x.mean((1, 2, 3)), "light_inside": inside - x.mean((1, 2, 3))}
+    if x.shape[1] == 3:
+        found["warm"] = (x[:, 0] - x[:, 2]).mean((1, 2))
+    limits = {name: 0 if name == "light_inside" else values.median() for name, values in found.items()}
+    return pd.DataFrame({name: (values > limits[name]).int().numpy() for name, values in found.items()})
+
+
+@torch.no_grad()
+def samples_of(G: Generator, n: int, generator: torch.Generator) -> ImageSet:
+    """Draw n images of G as a set that nobody labelled, with what pixels say of them (`measure`)."""
+    x = torch.cat([data.to_uint8(G(z)) for z in G.sample_z(n, generator).split(128)])
+    return ImageSet("samples", x, torch.full((n,), data.UNLABELLED), attributes=measure(x))
+
+
+def concepts(sum_: str, names: Sequence[str]) -> tuple[dict[str, dict[str, bool]], dict[str, bool]]:
+    """Read a sum such as "glasses > not male": carry glasses from men over to women (paper, Fig. 7).
+
+    Returns the three concepts, label -> attributes wanted (the first minus the second plus the third), and what is
+    asked of the result. Attributes of `names` that the sum does not name are wanted absent throughout. Raises
+    ValueError for another form and for attributes that are not in `names`.
+    """
+    carried, arrow, to = (part.strip() for part in sum_.partition(">"))
+    context, has = to.removeprefix("not "), not to.startswith("not ")
+    if not arrow or carried == context or not {carried, context} <= set(names):
+        raise ValueError(f"sum {sum_!r}: say A > B or A > not B with two of {', '.join(names)}")
+    rest = dict.fromkeys(names, False)
+    three = [rest | {carried: a, context: b} for a, b in ((True, not has), (False, not has), (False, has))]
+    labels = [", ".join(n if w[n] else f"no {n}" for n in (carried, context)) for w in three]
+    return dict(zip(labels, three, strict=True)), rest | {carried: True, context: has}
+
+
+def exemplars(belief: pd.DataFrame, wanted: Mapping[str, bool], needed: int, sure: float = 0.8) -> Tensor:
+    """Return the rows of `belief` (N, attributes) that surely have, or lack, each wanted attribute: (n,) int64.
+
+    sure: the least probability. Raises ValueError where fewer than `needed` are found, and says how many were.
+    """
+    agreeing = [belief[name] > sure if has else belief[name] < 1 - sure for name, has in wanted.items()]
+    rows = np.flatnonzero(np.logical_and.reduce(agreeing))
+    if len(rows) < needed:
+        concept = ", ".join(name if has else f"not {name}" for name, has in wanted.items())
+        found = f"{len(rows)} exemplars found among {len(belief)} samples"
+        raise ValueError(f"{concept}: {found}, {needed} needed; draw more samples")
+    return torch.from_numpy(rows)
+
+
+def having(net: AttributeNet, images: Tensor, wanted: Mapping[str, bool]) -> Tensor:
+    """Tell which images (N, nc, S, S) have, or lack, every wanted attribute: (N,) bool."""
+    columns = [net.names.index(name) for name in wanted]
+    return ((tell(net, images)[:, columns] > 0.5) == torch.tensor(list(wanted.values()))).all(1)

@@ -1,0 +1,95 @@
+"""Find near duplicates in a set by a semantic hash (paper, section 4.1).
+
+A denoising autoencoder, 3072-128-3072, regularised by dropout, whose ReLU code is read as 128 bits; images with the
+same bits count as one.
+"""
+
+import io
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from scipy.spatial.distance import pdist
+from torch import Tensor, nn
+
+from lib.images import data
+
+
+class Autoencoder(nn.Module):
+    """Images (N, F) less the set's mean -> their reconstruction (N, F), through a ReLU code of `units`."""
+
+    def __init__(self, mean: Tensor, units: int = 128) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.encoder, self.decoder = nn.Linear(len(mean), units), nn.Linear(units, len(mean))
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.encoder(x).relu()  # (N, units)
+
+    def forward(self, x: Tensor) -> Tensor:
+        noisy = F.dropout(x, 0.2, self.training)  # a fifth of the pixels turns to the mean: the denoising
+        return self.decoder(F.dropout(self.encode(noisy), 0.5, self.training))  # (N, F)
+
+
+def fit_autoencoder(x: Tensor, epochs: int, seed: int, units: int = 128) -> Autoencoder:
+    """Train the hash on uint8 images x (N, C, H, W).
+
+    The mean image is taken off first: without that most units are off on every image, and strangers collide.
+    """
+    torch.manual_seed(seed)
+    net = Autoencoder(data.to_float(x[:10_000]).flatten(1).mean(0), units).train()
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(x)).split(128):
+            batch = data.to_float(x[rows]).flatten(1) - net.mean
+            loss = F.mse_loss(net(batch), batch)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+    return net.eval()
+
+
+@torch.no_grad()
+def hash_images(net: Autoencoder, x: Tensor) -> np.ndarray:
+    """Return which units of the code are on: uint8 images (N, C, H, W) -> (N, units) bool."""
+    parts = (data.to_float(part).flatten(1) - net.mean for part in x.split(1024))
+    return torch.cat([net.encode(part) > 0 for part in parts]).numpy()
+
+
+def collide(codes: np.ndarray) -> np.ndarray:
+    """Number the images so that those with the same code share a number: (N, units) bool -> (N,)."""
+    return np.unique(np.packbits(codes, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def score_pairs(codes: np.ndarray, truth: np.ndarray, bits: int = 0) -> tuple[float, float]:
+    """Return precision and recall of the pairs whose codes differ in at most `bits`, against planted duplicates.
+
+    codes (N, units) bool; truth (N,): images with the same number are duplicates. Compares all pairs: for thousands of
+    images. Precision is NaN where no pair was found, recall where there is none to find.
+    """
+    found = pdist(codes, "cityblock") <= bits
+    same = pdist(truth[:, None], "cityblock") == 0
+    right = (found & same).sum()
+    return tuple(float(right / total) if total else float("nan") for total in (found.sum(), same.sum()))
+
+
+def _jpeg(x: Tensor) -> Tensor:
+    file = io.BytesIO()
+    pixels = x.permute(1, 2, 0).numpy()
+    Image.fromarray(pixels.squeeze(2) if len(x) == 1 else pixels).save(file, "jpeg", quality=75)
+    return torch.from_numpy(np.array(Image.open(file)).reshape(pixels.shape)).permute(2, 0, 1)
+
+
+def _shift(x: Tensor) -> Tensor:
+    return F.pad(x[None, :, :, :-1].float(), (1, 0, 0, 0), mode="replicate")[0].to(torch.uint8)
+
+
+# How a picture comes twice into a set: one uint8 image (C, H, W) -> one that looks the same.
+VARIANTS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "copy": torch.clone,
+    "JPEG, quality 75": _jpeg,
+    "5% brighter": lambda x: (x.float() * 1.05).round().clamp(0, 255).to(torch.uint8),
+    "shifted by a pixel": _shift,
+}

@@ -1,0 +1,133 @@
+"""Make G forget an object: find the feature maps that draw it, and zero them (paper, section 6.3.1).
+
+The paper boxes 52 windows in 150 samples by hand, fits a logistic regression on the activations of one of G's layers
+that tells positions inside the boxes from others, and drops every map with a positive weight at all positions. Samples
+have no truth, so here a `Segmenter`, taught on images whose boxes are known, draws the boxes in the place of the hand.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+
+from lib.images import sources
+from lib.nets import supervised
+from lib.nets.models import Generator
+from lib.study import paths
+
+LEAST = 9  # pixels of an object that counts, at 32 x 32; it grows with the image
+
+
+class Segmenter(nn.Sequential):
+    """Images (N, nc, S, S) in [-1, 1] -> one logit per pixel (N, 1, S, S): does the object cover it?"""
+
+    def __init__(self, nc: int, width: int = 24) -> None:
+        super().__init__(
+            *(nn.Conv2d(nc, width, 4, stride=2, padding=1), nn.ReLU()),
+            *(nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()),
+            *(nn.Conv2d(width, width, 3, padding=2, dilation=2), nn.BatchNorm2d(width), nn.ReLU()),
+            *(nn.Conv2d(width, width, 3, padding=4, dilation=4), nn.BatchNorm2d(width), nn.ReLU()),
+            *(nn.Conv2d(width, 4, 1), nn.PixelShuffle(2)),
+        )
+
+
+def fit(x: Tensor, masks: Tensor, epochs: int, seed: int) -> Segmenter:
+    """Train a Segmenter on uint8 images x (N, nc, S, S) and their masks (N, S, S) bool, each also as in a mirror."""
+    torch.manual_seed(seed)
+    net = Segmenter(x.shape[1])
+    both, truth = torch.cat([x, x.flip(-1)]), torch.cat([masks, masks.flip(-1)])[:, None].float()
+    return supervised.fit(
+        net, both, truth, epochs / 2, lr=1e-2, batch_size=64, seed=seed, loss_of=F.binary_cross_entropy_with_logits
+    )
+
+
+def to_masks(boxes: np.ndarray, size: int) -> Tensor:
+    """Return which pixels lie in each box x0, y0, x1, y1, half-open: (N, 4) -> (N, size, size) bool; NaN: none."""
+    x0, y0, x1, y1 = torch.tensor(np.asarray(boxes), dtype=torch.float32)[:, :, None].unbind(1)  # (N, 1) each
+    pixel = torch.arange(size)
+    across, down = (x0 <= pixel) & (pixel < x1), (y0 <= pixel) & (pixel < y1)  # (N, size)
+    return down[:, :, None] & across[:, None, :]
+
+
+def read_boxes(table: Path, data_set: str, size: int) -> tuple[np.ndarray, Tensor]:
+    """Read boxes drawn by hand on some training images of a `tar:` or `folder:` set.
+
+    table: a CSV of columns file (class/name), x0, y0, x1, y1 in pixels of an image of 64 x 64; one line per box, its
+    ends empty where an image has none. Returns rows of `data.load(data_set, size)` and masks (n, size, size) bool.
+    Raises ValueError that names the first file which the set does not have.
+    """
+    drawn = pd.read_csv(table)
+    keys = sorted(sources.find(data_set, size, paths.data_root(), "train")[1]().keys)
+    row_of = {f"{key[1]}/{key[2]}": row for row, key in enumerate(key for key in keys if key[0] == "train")}
+    missing = sorted(set(drawn["file"]) - row_of.keys())
+    if missing:
+        raise ValueError(f"{data_set} has no training image {missing[0]}, which {table.name} names")
+    masks = {}
+    for file, *box in drawn.itertuples(index=False):
+        mask = to_masks(np.array([box]) * (size / 64), size)[0]
+        masks[file] = masks.get(file, torch.zeros_like(mask)) | mask
+    return np.array([row_of[file] for file in masks]), torch.stack(list(masks.values()))
+
+
+@torch.no_grad()
+def find_boxes(net: Segmenter, images: Tensor) -> np.ndarray:
+    """Box the largest object of each image in [-1, 1], NaN where there is none: (N, nc, S, S) -> (N, 4)."""
+    masks = torch.cat([net(part).squeeze(1) > 0 for part in images.split(256)]).numpy()
+    boxes = np.full((len(masks), 4), np.nan)
+    for mask, box in zip(masks, boxes, strict=True):
+        objects, count = ndimage.label(mask)
+        areas = ndimage.sum_labels(mask, objects, range(1, count + 1))
+        if count and areas.max() >= LEAST * (mask.shape[0] / 32) ** 2:
+            down, across = ndimage.find_objects(objects)[areas.argmax()]
+            box[:] = across.start, down.start, across.stop, down.stop
+    return boxes
+
+
+def positions(h: Tensor, boxes: np.ndarray, size: int, seed: int, needed: int = 20) -> tuple[np.ndarray, np.ndarray]:
+    """Return activations inside the boxes, as many from outside in the same images, and which is which.
+
+    h (N, C, H, W) of one layer of G, boxes (N, 4) in an image of side `size` -> (M, C) and (M,) bool. A position is
+    inside where a box covers more than half of it. Raises ValueError where fewer than `needed` images have a box.
+    """
+    there = ~np.isnan(boxes).any(1)
+    if there.sum() < needed:
+        raise ValueError(f"{there.sum()} boxes found in {len(boxes)} samples, {needed} needed: draw more samples")
+    cover = F.adaptive_avg_pool2d(to_masks(boxes[there], size)[:, None].float(), h.shape[-2:]).flatten(1) > 0.5
+    rng = np.random.default_rng(seed)
+    rows, labels = [], []
+    for activations, inside in zip(h[torch.from_numpy(there)].flatten(2).mT, cover, strict=True):
+        outside = np.flatnonzero(~inside)
+        chosen = rng.choice(outside, min(len(outside), int(inside.sum())), replace=False)
+        rows += [activations[inside], activations[chosen]]
+        labels += [np.ones(int(inside.sum()), bool), np.zeros(len(chosen), bool)]
+    return torch.cat(rows).numpy(), np.concatenate(labels)
+
+
+def rank_maps(rows: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Return each map's weight for the object, by logistic regression: (M, C), (M,) -> (C,)."""
+    return LogisticRegression(max_iter=2000).fit(rows, inside).coef_[0]
+
+
+@torch.no_grad()
+def draw(G: Generator, z: Tensor, layer: int, without: Sequence[int] = ()) -> Tensor:
+    """Draw z (N, nz) with some maps of a layer zeroed at all positions -> (N, nc, size, size).
+
+    layer: index into `G.activations`, from 0, the projection; the image is none. Raises ValueError that lists the
+    layers or the maps there are.
+    """
+    if not 0 <= layer < len(G.layers):
+        raise ValueError(f"layer {layer}: G has 0 (its projection) to {len(G.layers) - 1} below the image")
+    h = G.project(z)
+    for i, module in enumerate(G.layers):
+        if i == layer:
+            if len(without) and not 0 <= min(without) <= max(without) < h.shape[1]:
+                raise ValueError(f"maps {min(without)} to {max(without)}: layer {layer} has 0 to {h.shape[1] - 1}")
+            h[:, list(without)] = 0
+        h = module(h)
+    return h

@@ -1,0 +1,118 @@
+"""A batch as static pages: the verdicts as their index, one page per executed notebook.
+
+Exported notebooks fetch scripts and icons from other people's servers and leave their figures without a word for those
+who cannot see them. These pages hold all they show, open from a folder without a network, and name each figure.
+"""
+
+import json
+import re
+import shutil
+from html import escape
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+from jinja2 import DictLoader
+from nbconvert import HTMLExporter
+
+from lib.look import verdicts
+from lib.study import paths, results
+from lib.study.paths import write_atomically
+
+# Buttons of matplotlib's player, whose icons are a font on the network.
+ICONS = {"play": "▶", "pause": "❚❚", "plus": "+", "minus": "−", "step-forward": "❙▶", "step-backward": "◀❙",
+         "fast-forward": "▶▶", "fast-backward": "◀◀"}  # fmt: skip
+STYLE = """
+body { font-family: sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; line-height: 1.45; }
+table { border-collapse: collapse; font-size: 0.85rem; } th, td { padding: 0.3rem 0.6rem; text-align: left; }
+td { border-top: 1px solid #ccc; vertical-align: top; } .figures img { max-height: 9rem; margin: 0.3rem; }
+"""
+PLAYER = "".join(
+    f'.fa-{name}::before {{ content: "{sign}"; font-style: normal; }}\n' for name, sign in ICONS.items()
+) + ".fa-flip-horizontal { display: inline-block; transform: scaleX(-1); }\n"  # fmt: skip
+TEMPLATE = """{% extends 'lab/index.html.j2' %}
+{% block html_head_js_requirejs %}{% endblock %}
+{% block html_head_js_mathjax %}{% endblock %}
+{% block html_head_js_mermaidjs %}{% endblock %}
+{% block html_head_css %}<style>.jp-InputPrompt, .jp-OutputPrompt { display: none; }
+main { max-width: 62rem; margin: auto; } ICONS</style>{% endblock %}
+""".replace("ICONS", PLAYER)
+
+
+def write(batch: str) -> Path:
+    """Write the site of a batch's runs, as they were last claimed, to results/site; return its index.
+
+    Raises ValueError, which says what makes them, where nothing of the batch was run.
+    """
+    claimed = paths.runs() / f"{batch}.rows.json"
+    meant = json.loads(claimed.read_text()) if claimed.exists() else {}
+    ran = {row: paths.runs() / entry["run_id"] for row, entry in meant.items()}
+    ran = {row: folder for row, folder in ran.items() if (folder / "notebook.ipynb").exists()}
+    if not ran:
+        how = "make study" if batch == "quick" else f"make batch BATCH=batches/{batch}.yaml"
+        raise ValueError(f"no executed notebook of {batch} in {paths.runs()}: `{how}` makes them")
+    site = paths.RESULTS / "site" / batch
+    shutil.rmtree(site, ignore_errors=True)
+    titles = {}
+    for row, folder in ran.items():
+        notebook = nbformat.read(folder / "notebook.ipynb", as_version=4)
+        titles[row] = next((c.source.splitlines()[0].lstrip("# ") for c in notebook.cells if c.source), row)
+        write_atomically(site / f"{row}.html", page(notebook, f"{titles[row]} ({row})").encode())
+        for figure in folder.glob("*.png"):
+            shutil.copy(figure, site / f"{row}.{figure.name}")
+    write_atomically(site / "index.html", index(batch, ran, titles).encode())
+    return site / "index.html"
+
+
+def page(notebook: nbformat.NotebookNode, title: str) -> str:
+    """Return an executed notebook as one HTML page that needs no network and names its figures."""
+    notebook.metadata["title"] = title
+    notebook.metadata.pop("widgets", None)  # they need a kernel, or the network; their pictures stay
+    describe_figures(notebook)
+    notebook.cells.insert(0, nbformat.v4.new_markdown_cell("[← all verdicts](index.html)"))
+    exporter = HTMLExporter(extra_loaders=[DictLoader({"page.html.j2": TEMPLATE})], template_file="page.html.j2")
+    html, _ = exporter.from_notebook_node(notebook)
+    return re.sub(r"""<link [^>]*href=["']?https?://[^>]*>""", "", html)
+
+
+def describe_figures(notebook: nbformat.NotebookNode) -> None:
+    """Give each figure alternative text: the heading that it stands under, and the prose before it."""
+    heading, prose = "", ""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            found = re.findall(r"^#+ (.+)", cell.source, re.MULTILINE)
+            heading = found[-1] if found else heading
+            text = re.sub(r"^(#.*|\|.*)$", "", cell.source, flags=re.MULTILINE)
+            prose = re.split(r"(?<=[.:?]) ", " ".join(re.sub(r"[*_`>]", "", text).split()))[0]
+        alt = escape(": ".join(filter(None, (heading, prose))) or "a figure")
+        for output in cell.get("outputs", []):
+            shown = output.get("data", {})
+            if "image/png" in shown:  # nbconvert's page leaves out the text that an output may carry
+                shown.pop("application/vnd.jupyter.widget-view+json", None)
+                width = output.metadata.get("image/png", {}).get("width", "")
+                source = f"data:image/png;base64,{shown.pop('image/png').strip()}"
+                shown["text/html"] = f'<img alt="{alt}" src="{source}"{f" width={width}" if width else ""}>'
+            elif "text/html" in shown:
+                shown["text/html"] = re.sub(r"<img(?![^>]*\balt=)", f'<img alt="{alt}"', shown["text/html"])
+
+
+def index(batch: str, ran: dict[str, Path], titles: dict[str, str]) -> str:
+    """Return the index page: verdicts, then the runs with their figures."""
+    judged = verdicts.compare(results.table(batch))
+    judged = judged[judged["ours"].notna()]
+    shown = judged[["claim", "source", "metric", "published", "ours", "low", "high", "holds", "verdict", "why"]].copy()
+    shown["holds"] = shown["holds"].map({True: "yes", False: "no"})
+    shown["run"] = [f'<a href="{row}.html">{row}</a>' for row in judged["row"]]
+    words = shown.columns.drop(["published", "ours", "low", "high", "run"])
+    shown[words] = shown[words].map(lambda word: "" if pd.isna(word) else escape(str(word)))
+    table = shown.to_html(index=False, escape=False, border=0, na_rep="", float_format="{:.4g}".format)
+    lines = [f"<!DOCTYPE html><html lang=en><meta charset=utf-8><title>{batch}</title><style>{STYLE}</style>"]
+    lines += [f"<h1>DCGAN, replicated: batch {batch}</h1>", table, "<h2>Runs</h2>"]
+    for row, folder in ran.items():
+        failed = "" if (folder / "metrics.json").exists() else " — <b>not finished</b>"
+        lines.append(f'<h3><a href="{row}.html">{row}</a>: {escape(titles[row])}{failed}</h3><p class=figures>')
+        for figure in sorted(folder.glob("*.png")):
+            alt = f"{figure.stem} of {row}"
+            lines.append(f'<a href="{row}.html"><img src="{row}.{figure.name}" alt="{alt}" loading=lazy></a>')
+        lines.append("</p>")
+    return "\n".join(lines)

@@ -1,0 +1,49 @@
+"""Judges: nets that tell which attributes an image has, so that samples can be scored without an eye.
+
+A net of D's architecture is trained from scratch, on labelled real images alone, to answer one question per attribute.
+It shares no weight with the GAN: a D that G has learned to please would be a partial judge.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib.images import data
+from lib.nets import models, supervised
+from lib.nets.models import Discriminator
+
+
+class AttributeNet(nn.Module):
+    """Images (N, nc, size, size) in [-1, 1] -> one logit per attribute (N, A)."""
+
+    def __init__(self, names: Sequence[str], size: int, nc: int, ndf: int, seed: int) -> None:
+        super().__init__()
+        self.names = list(names)
+        description = models.describe("tutorial64", size=size, nc=nc, ndf=ndf)
+        self.body = Discriminator(description)
+        self.body.head = nn.Linear(self.body.head.in_features, len(self.names))
+        models.initialise(self, torch.Generator().manual_seed(seed))
+        nn.init.zeros_(self.body.head.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body.head(F.dropout(self.body.activations(x)[-1].flatten(1), 0.5, self.training))  # (N, A)
+
+
+def fit(x: Tensor, truth: np.ndarray, names: Sequence[str], epochs: int, seed: int, ndf: int = 32) -> AttributeNet:
+    """Train an AttributeNet on uint8 images x (N, nc, S, S) and their truth (N, A), from 0 to 1.
+
+    A truth between 0 and 1 is a quantity, such as an angle put into that range: cross-entropy is least at its mean.
+    """
+    net = AttributeNet(names, x.shape[-1], x.shape[1], ndf, seed)
+    target = torch.as_tensor(np.asarray(truth), dtype=torch.float32)
+    loss_of = F.binary_cross_entropy_with_logits
+    return supervised.fit(net, x, target, epochs, seed=seed, precision="float32", loss_of=loss_of)
+
+
+@torch.no_grad()
+def tell(net: AttributeNet, images: Tensor) -> Tensor:
+    """Return the probability of each attribute: images (N, nc, S, S), uint8 or in [-1, 1] -> (N, A)."""
+    return torch.cat([net(data.to_float(batch)).sigmoid() for batch in images.split(256)])

@@ -1,0 +1,87 @@
+"""Train nets on labels: those that stand beside the probe, and those that judge samples.
+
+The paper's question is whether features learned without labels are worth those learned with them (Tables 1 and 2). The
+opponents are trained here, and the judges of `attributes` and `forgetting`, by one plain loop: AdamW, one cycle of
+the learning rate.
+"""
+
+from collections.abc import Callable
+from dataclasses import fields
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib.images import data
+from lib.nets import models
+from lib.nets.models import Description
+
+
+def classifier(description: Description, classes: int, dropout: float = 0.0, seed: int = 0) -> nn.Module:
+    """Return D's whole architecture with one logit per class: images (N, nc, size, size) -> (N, classes)."""
+    whole = Description(**{field.name: getattr(description, field.name) for field in fields(Description)})
+    net = models.from_description(whole, seed)[1]  # of a published D the last layers may be missing
+    net.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(net.head.in_features, classes))
+    models.initialise(net.head, torch.Generator().manual_seed(seed))
+    nn.init.zeros_(net.head[1].bias)
+    return net
+
+
+def fit(
+    net: nn.Module,
+    x: Tensor,
+    y: Tensor | np.ndarray,
+    epochs: float,
+    lr: float = 2e-3,
+    weight_decay: float = 1e-2,
+    batch_size: int = 128,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    precision: str = "auto",
+    augment: Callable[[Tensor], Tensor] | None = None,
+    loss_of: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+) -> nn.Module:
+    """Train a net on uint8 images x (N, nc, S, S) and what is known of them, y (N, ...); return it in eval mode.
+
+    y: classes of int64, or what `loss_of`, the loss of the net's output and y, takes. lr: the cycle's highest.
+    augment: changes a minibatch of uint8 images on its way. precision: of the convolutions, float32, bfloat16 or
+    auto. A last, smaller minibatch of an epoch is left out, where there is another. Raises ValueError for images and
+    labels that do not pair, and where the loss is no longer finite.
+    """
+    y = torch.as_tensor(y)
+    if len(x) != len(y) or len(x) < 2:
+        raise ValueError(f"{len(x)} images and {len(y)} labels: expected as many of both, two at least")
+    device, batch_size = torch.device(device), min(batch_size, len(x))
+    precision = models.find_precision(precision, device)
+    net.to(device, memory_format=torch.channels_last).train()
+    per_epoch = len(x) // batch_size
+    steps = max(1, round(epochs * per_epoch))
+    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 1)
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)  # dropout and augmentation draw from the global generator
+    for step in range(steps):
+        if step % per_epoch == 0:
+            order = torch.randperm(len(x), generator=generator)
+        rows = order[step % per_epoch * batch_size :][:batch_size]
+        batch = x[rows] if augment is None else augment(x[rows])
+        batch = data.to_float(batch.to(device)).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            logits = net(batch)
+        loss = loss_of(logits.float(), y[rows].to(device))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    if not loss.isfinite():
+        raise ValueError(f"the loss is {loss.item()} after {steps} minibatches: lower lr")
+    return net.eval()
+
+
+@torch.no_grad()
+def predict(net: nn.Module, x: Tensor, batch_size: int = 256) -> np.ndarray:
+    """Return the class of the largest logit: uint8 images (N, nc, S, S) -> (N,)."""
+    device = next(net.parameters()).device
+    batches = (data.to_float(batch.to(device)) for batch in x.split(batch_size))
+    return torch.cat([net(batch).argmax(1).cpu() for batch in batches]).numpy()

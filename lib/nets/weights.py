@@ -1,0 +1,139 @@
+"""Nets on disk: safetensors files that carry their description and the record of how they were made.
+
+A pickle from a stranger runs code when it is loaded and a bare state dict does not say which net it belongs to. Here
+one file holds the weights of G and D, the `Description` that rebuilds them and a JSON record; it is written under
+another name and renamed when it is whole, and a checksum over all of it tells when it no longer is.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from lib.nets import authors, models
+from lib.nets.models import Description, Discriminator, Generator
+from lib.study import paths
+from lib.study.paths import write_atomically
+
+LARGEST = 2 * 2**20  # bytes of a net that git keeps
+
+
+def save_net(
+    path: Path,
+    G: Generator,
+    D: Discriminator,
+    record: dict,
+    extra: dict[str, Tensor] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write G and D with their record, and `extra` tensors beside them.
+
+    record: what made the net, as plain JSON values. dtype: store floating weights in this type (half the size at
+    torch.float16); `load_net` returns float32 always.
+    """
+    tensors = {f"G.{k}": v for k, v in G.state_dict().items()} | {f"D.{k}": v for k, v in D.state_dict().items()}
+    if dtype:
+        tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
+    tensors |= extra or {}
+    tensors = {k: v.cpu().contiguous() for k, v in tensors.items()}
+    metadata = {"description": json.dumps(asdict(G.description)), "record": json.dumps(record)}
+    write_atomically(path, save(tensors, metadata | {"sha256": _digest(tensors, metadata)}))
+
+
+def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """Hash everything that a file of `save_net` holds."""
+    digest = hashlib.sha256(json.dumps([metadata.get("description"), metadata.get("record")]).encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def read_net(path: Path) -> tuple[dict[str, Tensor], Description, dict]:
+    """Read a file of `save_net`: its tensors, description and record.
+
+    Raises ValueError where it is none, is cut or has lost its checksum (files of before there was one are taken).
+    """
+    if not path.is_file():
+        raise ValueError(f"no net at {path}: train one first (notebook 01, or `make study`)")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - not a dict
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no whole safetensors file ({error}): delete it and train again") from error
+    if metadata.get("sha256", digest := _digest(tensors, metadata)) != digest:
+        raise ValueError(f"{path} is damaged (its checksum differs): delete it and train again")
+    if "description" not in metadata:
+        raise ValueError(f"{path} is no net of this study: its description is missing")
+    return tensors, Description(**json.loads(metadata["description"])), json.loads(metadata["record"])
+
+
+def load_net(net: str | Path) -> tuple[Generator, Discriminator, dict]:
+    """Rebuild G and D, in eval mode and float32, with their record.
+
+    net: what `find_net` takes, a file's path, or a net that the authors released (`radford2015-svhn`,
+    `radford2015-imagenet`). Raises ValueError as `find_net`, `read_net` and `published.load` do.
+    """
+    if net in authors.NETS:
+        return authors.load(net)
+    path = net if isinstance(net, Path) else find_net(net)
+    tensors, description, record = read_net(path)
+    G, D = models.from_description(description)
+    for prefix, own in (("G.", G), ("D.", D)):
+        load_weights(own, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, path)
+    return G.eval(), D.eval(), record
+
+
+def load_weights(net: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Copy tensors into the net. Raises ValueError, naming the first tensor that does not fit, for another net's."""
+    own = net.state_dict()
+    for name in sorted(own.keys() ^ tensors.keys()):
+        raise ValueError(f"{path} holds another net: {name} is {'missing' if name in own else 'not in this net'}")
+    for name, value in tensors.items():
+        if own[name].shape != value.shape:
+            raise ValueError(f"{path} holds another net: {name} is {tuple(value.shape)}, not {tuple(own[name].shape)}")
+    net.load_state_dict(tensors)
+
+
+def find_net(net: str) -> Path:
+    """Return the file that a notebook's `net` parameter means.
+
+    net: the name of a small trained net that comes with the study (`digits`, `toy-faces`), `run:ID` for a finished
+    run of notebook 01, or a path to a .safetensors file. Raises ValueError that lists the choices.
+    """
+    if net.startswith("run:"):
+        run = paths.runs() / net.removeprefix("run:")
+        if not (run / "metrics.json").is_file():
+            raise ValueError(f"{net}: no finished run at {run}; `make study` or notebook 01 makes one")
+        if not (run / "net.safetensors").is_file():
+            raise ValueError(f"{net}: that run trained no net; give a run of notebook 01")
+        return run / "net.safetensors"
+    if net.endswith(".safetensors"):
+        return Path(net).expanduser()
+    shipped = sorted(path.stem for path in paths.NETS.glob("*.safetensors"))
+    if net not in shipped:
+        raise ValueError(
+            f"unknown net {net!r}: give one of {', '.join([*shipped, *authors.NETS])}, run:ID or a path to a "
+            ".safetensors file"
+        )
+    return paths.NETS / f"{net}.safetensors"
+
+
+def ship(run: str, name: str) -> Path:
+    """Copy a finished run's net, in half precision, to the small nets that git keeps; return the file.
+
+    Raises ValueError where it would be larger than LARGEST.
+    """
+    G, D, record = load_net(f"run:{run}")
+    path = paths.NETS / f"{name}.safetensors"
+    save_net(path, G, D, record | {"run": run}, dtype=torch.float16)
+    if path.stat().st_size > LARGEST:
+        path.unlink()
+        raise ValueError(f"{run}: its net takes more than {LARGEST >> 20} MiB: ship a narrower one")
+    return path

@@ -1,0 +1,203 @@
+"""Probe features with the paper's regularised linear L2-SVM, at the paper's scale (section 5).
+
+50,000 x 28,672 float32 features are 5.7 GB. liblinear, which the authors used, first makes a float64 copy and then its
+own copy of that; report 000 gave up here. The objective is smooth and strongly convex, and needs neither: with targets
+y in {-1, 1}, one class against the rest, and f = Xw + b,
+
+    P(w, b) = 0.5 |w|^2 + 0.5 b^2 + C sum_i max(0, 1 - y_i f_i)^2
+
+is minimised for all classes at once by a truncated Newton method, whose every step reads the features in small blocks
+of rows, as they are (a few rows of many features: once, see `newton`). A block is used twice while it is in the
+processor's cache: once for f, once for the gradient.
+The dual point alpha_i = 2 C max(0, 1 - y_i f_i) has the duality gap 0.5 |gradient of P|^2 exactly, so the solver
+can state how far from the minimum it may be, and stops at a stated fraction of P.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import assert_all_finite, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from lib.probe.newton import Blocks, Problem, newton
+
+# the values that the authors' SVHN script tries on held-out training images
+PAPER_CS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
+
+
+class L2SVM(ClassifierMixin, BaseEstimator):
+    """liblinear's L2-penalised squared-hinge SVM, one against the rest, on any features that fit in memory or a map.
+
+    Takes (N, F) NumPy arrays and memory maps, or torch tensors of float16, bfloat16, float32 and float64. float64 is
+    computed in float64, all else in float32 (sums that matter in float64), and in float64 blocks where that stalls.
+    A few rows of many features (at most `newton.FEW_ROWS`) are copied and computed in float64 whatever they are.
+
+    C: the weight of the errors. tol: stop once each class's duality gap is below `tol` times its objective.
+    max_iter: most Newton steps. fit_intercept, intercept_scaling: as in LinearSVC, a constant feature of that value.
+    regularise_intercept: penalise it, as liblinear does; if False it is free (the gap is then 0.5 |gradient|^2 only).
+    device: "cpu" or "cuda"; by default where the features are. block_rows: rows read at a time, by default a few MB.
+    progress: show a bar over Newton steps.
+
+    After `fit`: classes_, coef_ (K, F), intercept_ (K,), objective_ and gap_ (K,; relative), n_iter_, n_products_
+    (products of a Hessian with vectors, each one pass over the data), converged_. K is 1 for two classes.
+    """
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        tol: float = 1e-6,
+        max_iter: int = 100,
+        fit_intercept: bool = True,
+        intercept_scaling: float = 1.0,
+        regularise_intercept: bool = True,
+        device: str | None = None,
+        block_rows: int | None = None,
+        progress: bool = False,
+    ) -> None:
+        self.C = C
+        self.tol = tol
+        self.max_iter = max_iter
+        self.fit_intercept = fit_intercept
+        self.intercept_scaling = intercept_scaling
+        self.regularise_intercept = regularise_intercept
+        self.device = device
+        self.block_rows = block_rows
+        self.progress = progress
+
+    def fit(self, X, y) -> "L2SVM":
+        """Fit to X (N, F) and labels y (N,). Raises ValueError for NaN, one class only, C <= 0; warns unconverged."""
+        X, y = self._checked(X, y)
+        return self._fit(self._blocks(X), y)
+
+    def path(self, X, y, Cs: Sequence[float] = PAPER_CS) -> list["L2SVM"]:
+        """Fit one classifier per C, from small to large, each started from the one before."""
+        X, y = self._checked(X, y)
+        return list(self._path(X, y, Cs))
+
+    def decision_function(self, X) -> np.ndarray:
+        """Return f = Xw + b: (N,) for two classes, else (N, K)."""
+        check_is_fitted(self)
+        return self._decide(self._features(X, reset=False))
+
+    def predict(self, X) -> np.ndarray:
+        """Return the class of the largest f: (N,)."""
+        check_is_fitted(self)
+        return self._label(self._decide(self._features(X, reset=False)))
+
+    def _features(self, X, reset: bool) -> Tensor:
+        """Check features and return them as a tensor that shares their memory."""
+        if isinstance(X, Tensor):
+            if X.ndim != 2 or not X.is_floating_point():
+                raise ValueError(f"X is a {X.dtype} tensor of shape {tuple(X.shape)}: expected floats of shape (N, F)")
+            if reset:
+                self.n_features_in_ = X.shape[1]
+            elif X.shape[1] != self.n_features_in_:
+                raise ValueError(f"X has {X.shape[1]} features, but L2SVM is expecting {self.n_features_in_} features")
+        else:
+            kinds = [np.float64, np.float32, np.float16]
+            X = share(validate_data(self, X, reset=reset, dtype=kinds, ensure_all_finite=False))
+        if min(X.shape) == 0:
+            raise ValueError(f"X has shape {tuple(X.shape)}: expected at least one row and one feature")
+        return X
+
+    def _checked(self, X, y) -> tuple[Tensor, np.ndarray]:
+        """Check parameters, features and labels, before any long work."""
+        for name in ("C", "tol", "max_iter", "intercept_scaling"):
+            if not (np.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise ValueError(f"{name} = {getattr(self, name)!r}: must be a positive number")
+        if y is None:
+            raise ValueError("L2SVM requires y to be passed, but the target y is None")
+        X = self._features(X, reset=True)
+        y = column_or_1d(y.cpu() if isinstance(y, Tensor) else y, warn=True)
+        if len(y) != len(X):
+            raise ValueError(f"{len(X)} rows of features, but {len(y)} labels")
+        assert_all_finite(y, input_name="y")
+        check_classification_targets(y)
+        check_finite(X)
+        return X, y
+
+    def _blocks(self, X: Tensor, rows: Tensor | None = None) -> Blocks:
+        return Blocks(X, rows, self.device, self.block_rows)
+
+    def _fit(self, blocks: Blocks, y: np.ndarray, start: "L2SVM | None" = None) -> "L2SVM":
+        """Fit to checked features and their labels, from another fit's weights."""
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"L2SVM needs samples of at least 2 classes, but y has only one class: {self.classes_}")
+        codes = torch.from_numpy(codes)
+        positive = codes[:, None] == torch.arange(len(self.classes_)) if len(self.classes_) > 2 else codes[:, None] == 1
+        self.n_features_in_ = blocks.width
+        constant = self.intercept_scaling if self.fit_intercept else 0.0
+        problem = Problem(blocks, positive, self.C, constant, self.regularise_intercept)
+        first = None if start is None else start._weights().to(blocks.device)
+        weights, report = newton(problem, first, self.tol, self.max_iter, self.progress)
+        self._store(weights, blocks.given, constant)
+        for name, value in report.items():
+            setattr(self, name, value)
+        open_classes = int((self.gap_ > self.tol).sum())
+        self.converged_ = open_classes == 0
+        if not self.converged_:
+            warnings.warn(
+                f"L2SVM(C={self.C:g}) stopped after {self.n_iter_} steps: {open_classes} of {len(self.gap_)} classes "
+                f"are above tol={self.tol:g}, with relative gaps of up to {self.gap_.max():.2g}",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        return self
+
+    def _path(self, X: Tensor, y: np.ndarray, Cs: Sequence[float], rows: Tensor | None = None) -> Iterator["L2SVM"]:
+        """Yield one fit per C, small to large, each started from the one before."""
+        if len(Cs) == 0 or not min(Cs) > 0:
+            raise ValueError(f"Cs = {tuple(Cs)}: expected at least one, all positive")
+        start, blocks = None, self._blocks(X, rows)
+        for C in sorted(Cs):
+            start = clone(self).set_params(C=C)._fit(blocks, y, start)
+            yield start
+
+    def _store(self, weights: Tensor, dtype: torch.dtype, constant: float) -> None:
+        """Keep the solver's (K, F + 1) weights as coef_ and intercept_, float64 only for float64 features."""
+        kept = weights.cpu().numpy()
+        kept = kept if dtype == torch.float64 else kept.astype(np.float32)
+        self.coef_, self.intercept_ = np.ascontiguousarray(kept[:, :-1]), kept[:, -1] * constant
+
+    def _weights(self) -> Tensor:
+        """Return coef_ and intercept_ as the solver has them."""
+        intercept = self.intercept_ / self.intercept_scaling if self.fit_intercept else self.intercept_
+        return torch.from_numpy(np.column_stack([self.coef_, intercept]).astype(np.float64))
+
+    def _decide(self, X: Tensor, rows: Tensor | None = None) -> np.ndarray:
+        """Return f of checked features, or of the chosen rows of them."""
+        blocks = self._blocks(X, rows)
+        W = torch.from_numpy(self.coef_).to(blocks.device, blocks.dtype)
+        f = np.concatenate([(block @ W.T).cpu().numpy() for _, block in blocks]) + self.intercept_
+        if not np.isfinite(f).all():
+            check_finite(X)
+        return f[:, 0] if len(self.coef_) == 1 else f
+
+    def _label(self, f: np.ndarray) -> np.ndarray:
+        return self.classes_[(f > 0).astype(int) if f.ndim == 1 else f.argmax(1)]
+
+
+def share(array: np.ndarray) -> Tensor:
+    """Return a tensor that shares the array's memory, read-only maps included (nothing here writes to it)."""
+    if any(stride < 0 for stride in array.strides) or not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(np.asarray(array))
+
+
+def check_finite(X: Tensor) -> None:
+    """Raise ValueError that names the first NaN or infinite feature; reads the features once, in blocks."""
+    for span, block in Blocks(X, None, None, None):
+        if block.sum().isfinite():
+            continue
+        for row, column in (~block.isfinite()).nonzero()[:1].tolist():
+            what = "NaN" if block[row, column].isnan() else "infinity"
+            raise ValueError(f"Input X contains {what}: row {span.start + row}, column {column}")

@@ -1,0 +1,100 @@
+"""The judge of samples: it learns what it is shown, and refuses concepts without exemplars."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lib.images import data
+from lib.internals import attributes
+from lib.nets import judges, models
+
+
+@pytest.fixture(scope="module")
+def taught():
+    """Bright or dark images, with a white left or right edge: two attributes that can be told from pixels."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, (600, 2))
+    x = rng.integers(0, 60, (600, 1, 16, 16)) + 120 * truth[:, 0, None, None, None]
+    x[truth[:, 1] == 1, :, :, :3] = 255
+    x[truth[:, 1] == 0, :, :, -3:] = 255
+    x = torch.from_numpy(x).to(torch.uint8)
+    return judges.fit(x[:500], truth[:500], ["bright", "left"], epochs=4, seed=0, ndf=8), x, truth
+
+
+def test_it_learns(taught):
+    net, x, truth = taught
+    told = judges.tell(net, x[500:])
+    assert told.shape == (100, 2) and told.min() >= 0 and told.max() <= 1
+    assert ((told > 0.5).numpy() == truth[500:]).mean() > 0.95
+
+
+def test_what_pixels_say_written_out():
+    x = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+    x[1, 0] = 200  # red all over
+    x[2, :, 2:-2, 2:-2] = 255  # a light middle
+    x[3], x[3, :, 2:-2, 2:-2] = 255, 0  # a dark one, on white
+    found = attributes.measure(x)
+    assert found["bright"].tolist() == [0, 1, 0, 1]
+    assert found["light_inside"].tolist() == [0, 0, 1, 0]
+    assert found["warm"].tolist() == [0, 1, 0, 0]
+    assert list(attributes.measure(x[:, :1])) == ["bright", "light_inside"], "grey images are neither warm nor cold"
+
+
+def test_samples_are_a_set_with_what_pixels_say():
+    G, _ = models.build("tutorial64", size=16, ngf=4, ndf=4)
+    drawn = attributes.samples_of(G.eval(), 130, torch.Generator().manual_seed(0))
+    again = attributes.samples_of(G, 130, torch.Generator().manual_seed(0))
+    assert drawn.x.shape == (130, 3, 16, 16) and torch.equal(drawn.x, again.x)
+    assert drawn.attributes.equals(attributes.measure(drawn.x)) and (drawn.y == data.UNLABELLED).all()
+
+
+def test_bytes_and_floats_are_told_alike(taught):
+    net, x, _ = taught
+    torch.testing.assert_close(judges.tell(net, x[:5]), judges.tell(net, x[:5] / 127.5 - 1))
+
+
+def test_the_same_seed_gives_the_same_net(taught):
+    _, x, truth = taught
+    one, other = (judges.fit(x[:200], truth[:200], ["bright", "left"], 1, seed=3, ndf=8) for _ in range(2))
+    assert all(torch.equal(v, other.state_dict()[k]) for k, v in one.state_dict().items())
+
+
+def test_having_asks_for_all_attributes(taught):
+    net, x, truth = taught
+    hits = attributes.having(net, x[500:], {"left": True, "bright": False})
+    expected = (truth[500:, 1] == 1) & (truth[500:, 0] == 0)
+    assert (hits.numpy() == expected).mean() > 0.95
+
+
+def test_exemplars_written_out():
+    belief = pd.DataFrame({"smiling": [0.9, 0.9, 0.1, 0.7], "male": [0.1, 0.9, 0.1, 0.1]})
+    assert attributes.exemplars(belief, {"smiling": True, "male": False}, 1).tolist() == [0]
+    assert attributes.exemplars(belief, {"male": False}, 3).tolist() == [0, 2, 3]
+    with pytest.raises(ValueError, match="smiling, not male: 1 exemplars found among 4 samples, 3 needed; draw more"):
+        attributes.exemplars(belief, {"smiling": True, "male": False}, 3)
+
+
+def test_the_papers_sum_written_out():
+    three, asked = attributes.concepts("glasses > not male", ["smiling", "glasses", "male"])
+    assert three == {
+        "glasses, male": {"smiling": False, "glasses": True, "male": True},
+        "no glasses, male": {"smiling": False, "glasses": False, "male": True},
+        "no glasses, no male": {"smiling": False, "glasses": False, "male": False},
+    }
+    assert asked == {"smiling": False, "glasses": True, "male": False}
+
+
+@pytest.mark.parametrize("wrong", ["glasses", "glasses > hat", "male > not male", "glasses - male"])
+def test_sums_that_cannot_be_read(wrong):
+    with pytest.raises(ValueError, match="say A > B or A > not B with two of glasses, male"):
+        attributes.concepts(wrong, ["glasses", "male"])
+
+
+def test_a_quantity_is_told_on_a_line():
+    """The brightness of a grey image, from 0 to 1, is regressed."""
+    level = np.random.default_rng(0).random(600)
+    x = torch.from_numpy(30 + 200 * level)[:, None, None, None].expand(600, 1, 16, 16).to(torch.uint8)
+    net = judges.fit(x[:500], level[:500, None], ["level"], epochs=6, seed=0, ndf=8)
+    told = judges.tell(net, x[500:])[:, 0].numpy()
+    assert np.corrcoef(told, level[500:])[0, 1] > 0.98

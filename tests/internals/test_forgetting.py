@@ -1,0 +1,145 @@
+"""Finding the maps that draw an object, and leaving them out: boxes, positions and sums written out."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lib.images import data, toys
+from lib.internals import forgetting
+from lib.nets import models
+from lib.study import paths
+
+NONE = [np.nan] * 4
+
+
+@pytest.fixture(scope="module")
+def G():
+    return models.build("tutorial64", size=16, nc=3, ngf=4, ndf=4)[0].eval()
+
+
+def test_masks_written_out():
+    masks = forgetting.to_masks(np.array([[1, 0, 3, 2], NONE]), 4)
+    assert masks.int().tolist()[0] == [[0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert not masks[1].any()
+
+
+def test_masks_cover_what_a_window_changes():
+    """The oracle is the drawing itself: pixels that differ with and without a window."""
+    room = toys.Room(window_x=0.45)
+    box = toys.window_box(room, 32)
+    with_window = toys.paint_room(toys.Room(window_x=0.45, window=1)).astype(int)
+    changed = torch.from_numpy((with_window != toys.paint_room(room)).any(0))
+    mask = forgetting.to_masks(np.array([box]), 32)[0]
+    assert not (changed & ~mask).any()
+    assert (changed & mask).sum() > 0.9 * mask.sum()
+
+
+def test_the_segmenter_finds_windows_it_has_not_seen():
+    x, traits = toys.draw_rooms(700, 32)
+    boxes = traits[["window_x0", "window_y0", "window_x1", "window_y1"]].to_numpy()
+    net = forgetting.fit(torch.from_numpy(x[:600]), forgetting.to_masks(boxes[:600], 32), epochs=4, seed=0)
+    found = forgetting.find_boxes(net, torch.from_numpy(x[600:]) / 127.5 - 1)
+    there = traits.window.to_numpy()[600:] == 1
+    assert (~np.isnan(found).any(1) == there).mean() > 0.95
+    a, b = (forgetting.to_masks(side[there], 32) for side in (found, boxes[600:]))
+    assert ((a & b).sum((1, 2)) / (a | b).sum((1, 2))).nanmedian() > 0.8
+
+
+def test_boxes_by_hand(tmp_path):
+    for name in ("b/1.png", "a/2.png", "a/1.png"):
+        path = tmp_path / "photos" / "train" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64)).save(path)
+    table = tmp_path / "boxes.csv"
+    table.write_text("file,x0,y0,x1,y1\nb/1.png,0,0,16,16\nb/1.png,32,0,48,16\na/1.png,,,,\n")
+    rows, masks = forgetting.read_boxes(table, f"folder:{tmp_path / 'photos'}", 4)
+    assert rows.tolist() == [2, 0]
+    assert masks.int().tolist() == [[[1, 0, 1, 0], [0] * 4, [0] * 4, [0] * 4], [[0] * 4] * 4]
+    table.write_text("file,x0,y0,x1,y1\nb/3.png,,,,\n")
+    with pytest.raises(ValueError, match="has no training image b/3.png, which boxes.csv names"):
+        forgetting.read_boxes(table, f"folder:{tmp_path / 'photos'}", 4)
+
+
+@pytest.mark.shared
+def test_the_rooms_boxes_fit_the_photographs():
+    """Windows are brighter than the rest of a room: what was drawn by eye lies where the light is."""
+    if not paths.find_source("rooms.tar.gz").exists():
+        pytest.skip("rooms.tar.gz is not in STUDY_SOURCES")
+    rows, masks = forgetting.read_boxes(paths.ROOT / "data" / "rooms_windows.csv", "tar:rooms.tar.gz", 32)
+    x = data.load("tar:rooms.tar.gz", 32).x[rows].float().mean(1)
+    there = masks.flatten(1).any(1)
+    assert there.sum() > 30 and (~there).sum() > 30
+    brighter = [
+        bool(image[mask].mean() > image[~mask].mean()) for image, mask in zip(x[there], masks[there], strict=True)
+    ]
+    assert np.mean(brighter) > 0.75
+
+
+class _Fixed(torch.nn.Module):
+    """A segmenter that says what it is given."""
+
+    def forward(self, x):
+        return x[:, :1]
+
+
+def test_the_largest_object_is_boxed_and_specks_are_not():
+    logits = torch.full((2, 1, 32, 32), -1.0)
+    logits[0, 0, 4:10, 20:25] = 1
+    logits[0, 0, 15:18, 2:5] = 1  # a smaller one
+    logits[1, 0, 3, 3] = 1  # a speck
+    boxes = forgetting.find_boxes(_Fixed(), logits)
+    assert boxes[0].tolist() == [20, 4, 25, 10]
+    assert np.isnan(boxes[1]).all()
+
+
+def test_positions_written_out():
+    h = torch.arange(2 * 1 * 4 * 4.0).view(2, 1, 4, 4)
+    rows, inside = forgetting.positions(h, np.array([[0, 0, 4, 2], NONE]), 8, seed=0, needed=1)
+    assert sorted(rows[inside].ravel()) == [0, 1]  # the first image's upper left two of 4 x 4
+    outside = set(rows[~inside].ravel())
+    assert len(outside) == 2 and outside <= set(range(2, 16)), "as many, and from the same image"
+
+
+def test_too_few_boxes():
+    with pytest.raises(ValueError, match="1 boxes found in 3 samples, 20 needed: draw more samples"):
+        forgetting.positions(torch.zeros(3, 1, 4, 4), np.array([[0, 0, 4, 4], NONE, NONE]), 8, seed=0)
+
+
+def test_the_maps_that_know_get_the_weight():
+    rng = np.random.default_rng(0)
+    inside = rng.random(500) < 0.5
+    rows = rng.random((500, 3)).astype(np.float32)
+    rows[:, 1] += inside
+    rows[:, 2] -= inside
+    weights = forgetting.rank_maps(rows, inside)
+    assert weights.argmax() == 1 and weights.argmin() == 2 and weights[1] > 5 * abs(weights[0])
+
+
+def test_dropping_nothing_is_G_and_dropping_all_forgets_z(G):
+    z = G.sample_z(3, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for layer in (0, 1):
+            torch.testing.assert_close(forgetting.draw(G, z, layer), G(z))
+    blank = forgetting.draw(G, z, 1, range(4))
+    torch.testing.assert_close(blank[0], blank[1])
+
+
+def test_a_dropped_map_is_one_whose_weights_are_gone(G):
+    """The oracle: zero the next convolution's kernels that read the map."""
+    z = G.sample_z(3, torch.Generator().manual_seed(0))
+    dropped = forgetting.draw(G, z, 1, [2])
+    blind = models.from_description(G.description)[0].eval()
+    blind.load_state_dict(G.state_dict())
+    with torch.no_grad():
+        blind.layers[1][0].weight[2] = 0
+        torch.testing.assert_close(dropped, blind(z))
+        assert not torch.equal(dropped, G(z))
+
+
+def test_layers_and_maps_that_do_not_exist(G):
+    z = G.sample_z(2, torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=r"layer 2: G has 0 \(its projection\) to 1 below the image"):
+        forgetting.draw(G, z, 2)
+    with pytest.raises(ValueError, match="maps 3 to 4: layer 1 has 0 to 3"):
+        forgetting.draw(G, z, 1, [3, 4])

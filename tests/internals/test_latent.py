@@ -1,0 +1,86 @@
+"""Moves in the latent space: end points, lengths and identities, written out."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial import geometric_slerp
+
+from lib.internals import latent
+
+
+@pytest.fixture
+def stops():
+    return torch.randn(4, 100, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("way", latent.WAYS)
+def test_a_walk_passes_its_stops(stops, way):
+    walk = latent.walk(stops, 5, way)
+    assert walk.shape == (16, 100)
+    torch.testing.assert_close(walk[::5], stops)
+
+
+def test_linear_steps_are_even(stops):
+    steps = latent.walk(stops[:2], 4).diff(dim=0)
+    torch.testing.assert_close(steps, ((stops[1] - stops[0]) / 4).expand(4, -1))
+
+
+def test_slerp_is_scipys_on_the_unit_sphere(stops):
+    a, b = (stop / stop.norm() for stop in stops[:2].double())
+    t = torch.linspace(0, 1, 7, dtype=torch.float64)
+    np.testing.assert_allclose(latent.slerp(a, b, t), geometric_slerp(a.numpy(), b.numpy(), t.numpy()), atol=1e-12)
+
+
+def test_slerp_keeps_the_length_that_lerp_loses(stops):
+    a, b = stops[0], stops[1] * stops[0].norm() / stops[1].norm()
+    half = torch.tensor([0.5])
+    torch.testing.assert_close(latent.slerp(a, b, half).norm(), a.norm())
+    assert latent.lerp(a, b, half).norm() < 0.8 * a.norm()
+
+
+def test_slerp_of_parallel_and_opposite_vectors(stops):
+    a = stops[0]
+    torch.testing.assert_close(latent.slerp(a, 3 * a, torch.tensor([0.5]))[0], 2 * a)
+    with pytest.raises(ValueError, match="opposite vectors"):
+        latent.slerp(a, -a, torch.tensor([0.5]))
+
+
+def test_jumps_written_out():
+    even = torch.arange(5.0).view(1, 5, 1, 1).expand(1, 5, 2, 2)
+    leap = torch.tensor([0.0, 1, 2, 12, 13]).view(1, 5, 1, 1).expand(1, 5, 2, 2)
+    assert latent.jumps(torch.cat([even, leap])).tolist() == [1, 10]
+
+
+def test_arithmetic_written_out():
+    a, b, c = torch.tensor([[1.0, 2], [3, 4]]), torch.tensor([[1.0, 1]]), torch.tensor([[0.0, 10]])
+    assert latent.arithmetic(a, b, c).tolist() == [1, 12]
+    assert torch.equal(latent.arithmetic(a, a, c), c[0])
+
+
+def test_three_exemplars_restore_the_priors_variance():
+    generator = torch.Generator().manual_seed(0)
+    for n, variance in [(1, 3), (3, 1), (10, 0.3)]:
+        concepts = torch.randn(3, 2000, n, 20, generator=generator)
+        sums = torch.stack([latent.arithmetic(*concepts[:, i]) for i in range(2000)])
+        assert abs(sums.var().item() / variance - 1) < 0.05
+
+
+def test_neighbours_surround_the_sum(stops):
+    board = latent.neighbours(stops[0], torch.Generator().manual_seed(0))
+    assert board.shape == (9, 100) and torch.equal(board[4], stops[0])
+    assert 0.2 < (board - stops[0]).abs().max() <= 0.25 + 1e-6
+
+
+def test_turn_goes_from_mean_to_mean(stops):
+    path = latent.turn(stops[:2], stops[2:], 5)
+    torch.testing.assert_close(path[0], stops[:2].mean(0))
+    torch.testing.assert_close(path[-1], stops[2:].mean(0))
+    longer = latent.turn(stops[:2], stops[2:], 7, beyond=0.25)
+    torch.testing.assert_close(longer[3], path[2])
+
+
+def test_errors(stops):
+    with pytest.raises(ValueError, match="unknown way 'cubic': choose one of linear, spherical"):
+        latent.walk(stops, 5, "cubic")
+    with pytest.raises(ValueError, match="two stops and one step"):
+        latent.walk(stops[:1], 5)

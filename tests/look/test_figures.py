@@ -1,0 +1,51 @@
+"""Pictures: pixels where they belong, and one panel for each thing."""
+
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import torch
+
+from lib.look import figures
+from lib.study import paths
+
+
+def test_pictures_keep_their_pixels():
+    images = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 1, 2, 2) * 10
+    picture = figures.to_picture(images, columns=2)
+    assert picture.shape == (7, 7, 3), "two images of two pixels and three lines of padding"
+    assert picture[1, 1].tolist() == [0, 0, 0] and picture[4, 4].tolist() == [30, 30, 30] and picture[0, 0, 0] == 255
+
+
+def test_floats_are_scaled_from_minus_one_to_one():
+    picture = figures.to_picture(torch.tensor([-1.0, 0, 1]).view(3, 1, 1, 1), columns=3)
+    assert picture[1, [1, 3, 5], 0].tolist() == [0, 128, 255]
+
+
+def test_rows_course_and_curves():
+    images = torch.zeros(5, 3, 8, 8)
+    figure = figures.show_rows({"a": images, "b": images[:2]}, titles=["1", "2"])
+    assert [ax.get_yticklabels()[0].get_text() for ax in figure.axes] == ["a", "b"]
+    assert len(figures.show_course({0: images, 10: images, 20: images}).axes) == 3
+    log = pd.DataFrame({"step": [1, 2], "loss_D": [1.0, 1], "loss_G": [1.0, 2], "D_x": [0.5, 0.6], "D_G_z": [0.5, 0.4]})
+    assert [len(ax.lines) >= 2 for ax in figures.show_curves(log).axes] == [True, True]
+
+
+def test_a_walk_plays_without_a_kernel():
+    page = figures.play(torch.zeros(3, 1, 8, 8)).data
+    assert "<script" in page and page.count("data:image/png") >= 3 and "http://" not in page
+
+
+def test_heat_is_scaled_image_by_image():
+    heat = figures.to_heat(torch.tensor([[[[0.0, 1]]], [[[0.0, 100]]]]))
+    assert heat.shape == (2, 3, 1, 2) and torch.equal(heat[0], heat[1]) and heat.abs().max() <= 1
+
+
+def test_figures_need_no_display(tmp_path):
+    draw = "figures.show_grid(torch.zeros(4, 1, 8, 8)).savefig('x.png')"
+    displays = ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND")
+    bare = {name: value for name, value in os.environ.items() if name not in displays}
+    code = f"import os, torch; from lib.look import figures; os.chdir({str(tmp_path)!r}); {draw}"
+    subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, env=bare, check=True)
+    assert (tmp_path / "x.png").stat().st_size > 0

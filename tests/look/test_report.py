@@ -1,0 +1,113 @@
+"""A batch as pages: all there, nothing fetched, every figure named."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from lib.look import report
+from lib.study import paths, results
+
+WALK = "02_walk_latent_space"
+RECORD = {
+    "commit": "0",
+    "device": "CPU",
+    "seconds": 1.0,
+    "peak_mb": 1,
+    "torch": "0",
+    "finished": "2026-01-01T00:00:00Z",
+}
+
+
+class Page(HTMLParser):
+    """What a page fetches, and the text of its images."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.fetched, self.alts, self.links = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        if tag == "img":
+            self.alts.append(given.get("alt", ""))
+        if tag == "a":
+            self.links.append(given.get("href", ""))
+        elif place := given.get("src") or given.get("href"):
+            self.fetched.append(place)
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """A batch of two rows as it stands after a run: one finished, one that failed."""
+    monkeypatch.setattr(paths, "RESULTS", tmp_path)
+    monkeypatch.setattr(paths, "KEPT", tmp_path / "kept")
+    monkeypatch.delenv("STUDY_RUNS", raising=False)
+    meant = {row: {"run_id": f"{WALK}-{row}", "departs": "<toys>"} for row in ("walk", "failed", "never")}
+    for row in ("walk", "failed"):
+        folder = tmp_path / "runs" / meant[row]["run_id"]
+        folder.mkdir(parents=True)
+        (folder / "notebook.ipynb").write_bytes((paths.NOTEBOOKS / f"{WALK}.ipynb").read_bytes())
+    (tmp_path / "runs" / f"{WALK}-walk" / "walk.png").write_bytes(b"a picture")
+    line = {
+        "metric": "jump",
+        "value": 1.5,
+        "low": 1.0,
+        "high": 2.0,
+        "published": "paper.walk",
+        "note": "",
+        "data": "",
+    }
+    known = {"run_id": f"{WALK}-walk", "notebook": WALK, "batch": "quick", "row": "walk", "departs": "<toys>"}
+    record = RECORD | known | {"parameters": {}, "dependencies": {}, "metrics": [line]}
+    (tmp_path / "runs" / f"{WALK}-walk" / "metrics.json").write_text(json.dumps(record))
+    results.claim("quick", meant)
+    return tmp_path / "site" / "quick"
+
+
+def test_a_site(runs):
+    assert report.write("quick") == runs / "index.html"
+    assert {path.name for path in runs.iterdir()} == {"index.html", "walk.html", "failed.html", "walk.walk.png"}
+    pages = {path.stem: Page(path.read_text()) for path in runs.glob("*.html")}
+    for name, page in pages.items():
+        assert all(place.startswith(("data:", "#")) or (runs / place).is_file() for place in page.fetched), name
+        assert page.alts, name
+        assert not [alt for alt in page.alts if len(alt) < 8 or "No description" in alt], name
+    index = (runs / "index.html").read_text()
+    assert "&lt;toys&gt;" in index
+    assert "not comparable" in index
+    assert re.search("failed.html.*not finished", index)
+    assert {"walk.html", "failed.html"} <= set(pages["index"].links)
+    assert "index.html" in pages["walk"].links
+
+
+def test_the_player_is_on_the_page_with_its_buttons(runs):
+    report.write("quick")
+    page = (runs / "walk.html").read_text()
+    assert "new Animation(frames" in page
+    used = set(re.findall(r'class="fa fa-([a-z-]+)"', page))
+    assert used
+    assert used <= report.ICONS.keys()
+
+
+def test_a_figure_is_named_after_its_place():
+    cells = [
+        nbformat.v4.new_markdown_cell("## The *turn*\n\n| a | b |\nFaces turn. More."),
+        nbformat.v4.new_code_cell("", outputs=[nbformat.v4.new_output("display_data", {"image/png": "AAAA\n"})]),
+        nbformat.v4.new_code_cell("", outputs=[nbformat.v4.new_output("display_data", {"text/html": "<img src=x>"})]),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    report.describe_figures(notebook)
+    made = [cell.outputs[0].data["text/html"] for cell in cells[1:]]
+    assert [Page(html).alts for html in made] == [["The *turn*: Faces turn."]] * 2
+
+
+def test_nothing_run_says_what_makes_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
+    with pytest.raises(ValueError, match="no executed notebook of quick in .*: `make study` makes them"):
+        report.write("quick")
+    with pytest.raises(ValueError, match="`make batch BATCH=batches/real.yaml` makes them"):
+        report.write(Path("batches/real.yaml").stem)

@@ -1,0 +1,125 @@
+"""Nets on disk: round trips, and files that are not what they should be."""
+
+import os
+import pickle
+import random
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lib.nets import models, weights
+from lib.study import paths
+
+
+@pytest.fixture
+def pair():
+    return models.build("tutorial64", size=16, nc=1, ngf=8, ndf=8, seed=1)
+
+
+def test_round_trip(tmp_path, pair):
+    path = tmp_path / "deep" / "net.safetensors"
+    weights.save_net(path, *pair, {"parameters": {"seed": 1}}, {"extra": torch.arange(3)})
+    G, D, record = weights.load_net(path)
+    assert record == {"parameters": {"seed": 1}} and G.description == pair[0].description
+    assert not G.training and not D.training
+    for one, other in ((pair[0], G), (pair[1], D)):
+        assert all(torch.equal(v, other.state_dict()[k]) for k, v in one.state_dict().items())
+    assert torch.equal(weights.read_net(path)[0]["extra"], torch.arange(3))
+    assert [p.name for p in path.parent.iterdir()] == ["net.safetensors"], "no half-written file remains"
+
+
+def test_half_precision_halves_the_file(tmp_path, pair):
+    for name, dtype in (("whole", None), ("half", torch.float16)):
+        weights.save_net(tmp_path / f"{name}.safetensors", *pair, {}, dtype=dtype)
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    G, _, _ = weights.load_net(tmp_path / "half.safetensors")
+    assert G.projection.weight.dtype == torch.float32
+    torch.testing.assert_close(G.projection.weight, pair[0].projection.weight, rtol=1e-3, atol=1e-5)
+
+
+def test_no_pickle_is_executed(tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return (pytest.fail, ("a pickle was executed",))
+
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(pickle.dumps(Hostile()))
+    with pytest.raises(ValueError, match="is no whole safetensors file"):
+        weights.load_net(path)
+
+
+def test_damaged_and_foreign_files(tmp_path, pair):
+    path = tmp_path / "net.safetensors"
+    with pytest.raises(ValueError, match="no net at .*: train one first"):
+        weights.load_net(path)
+    weights.save_net(path, *pair, {})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="is no whole safetensors file .*: delete it and train again"):
+        weights.load_net(path)
+    save_file({"weight": torch.ones(2)}, path)
+    with pytest.raises(ValueError, match="is no net of this study: its description is missing"):
+        weights.load_net(path)
+
+
+def test_a_flipped_bit_is_found_wherever_it_is(tmp_path, pair):
+    path = tmp_path / "net.safetensors"
+    weights.save_net(path, *pair, {"step": 3}, {"extra": torch.arange(3)})
+    whole = path.read_bytes()
+    chance = random.Random(0)
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for at in [*chance.sample(range(header), 60), *chance.sample(range(header, len(whole)), 60)]:
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << chance.randrange(8)]) + whole[at + 1 :])
+        try:
+            tensors, description, record = weights.read_net(path)
+        except ValueError:
+            continue
+        assert whole[at - 6 : at + 6].find(b"sha256") >= 0, f"bit {at} was flipped unseen"  # of the checksum's name
+        assert description == pair[0].description and record == {"step": 3} and len(tensors["extra"]) == 3
+
+
+def test_another_nets_weights_are_refused(tmp_path, pair):
+    wider = models.build("tutorial64", size=16, nc=1, ngf=16, ndf=8)[0].state_dict()
+    with pytest.raises(ValueError, match=r"holds another net: .* is \(.*\), not \(.*\)"):
+        weights.load_weights(pair[0], wider, tmp_path)
+    with pytest.raises(ValueError, match="holds another net: head.weight is not in this net|is missing"):
+        weights.load_weights(pair[0], pair[1].state_dict(), tmp_path)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    weights.write_atomically(path, b"old")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="cannot write .*file: No space left on device; free space"):
+        weights.write_atomically(path, b"new")
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_find_net(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
+    with pytest.raises(ValueError, match="unknown net 'imagenet': give one of .*run:ID or a path"):
+        weights.find_net("imagenet")
+    with pytest.raises(ValueError, match="run:x: no finished run at"):
+        weights.find_net("run:x")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "metrics.json").touch()
+    with pytest.raises(ValueError, match="run:x: that run trained no net"):
+        weights.find_net("run:x")
+    (tmp_path / "x" / "net.safetensors").touch()
+    assert weights.find_net("run:x") == tmp_path / "x" / "net.safetensors"
+
+
+@pytest.mark.parametrize("path", sorted(paths.NETS.glob("*.safetensors")), ids=lambda p: p.stem)
+def test_shipped_nets(path):
+    assert path.stat().st_size <= 2 * 2**20
+    G, D, record = weights.load_net(path)
+    assert {"notebook", "parameters", "commit", "minibatches"} <= record.keys()
+    with torch.no_grad():
+        x = G(G.sample_z(64, torch.Generator().manual_seed(0)))
+    assert x.std(0).mean() > 0.1, "samples differ"

@@ -1,0 +1,281 @@
+"""Features with the answer written out on `arange`, statistics against NumPy, files that are not whole refused."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lib.nets.batchnorm import recalibrate_batchnorm
+from lib.nets.models import ARCHITECTURES, build, describe
+from lib.probe import features
+from lib.probe.features import extract, feature_length, load
+
+
+class Doubling(nn.Module):
+    """A net whose layers are known: the image, and twice the image at half the side (its top-left pixels)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = []
+
+    def activations(self, x):
+        self.calls.append(len(x))
+        return [x, 2 * x[:, :, ::2, ::2]]
+
+
+@pytest.fixture
+def D():
+    return build("svhn32", ndf=2)[1]
+
+
+@pytest.fixture
+def images():
+    return torch.randint(256, (10, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_features_are_pooled_flattened_and_concatenated_image_side_first():
+    x = torch.arange(2 * 8 * 8.0).view(2, 1, 8, 8)
+    # each cell of the 2 x 2 grid keeps its largest value, the lower right one; the second layer has 0, 2, 4, 6 of a row
+    first = [27, 31, 59, 63]
+    second = [2 * 18, 2 * 22, 2 * 50, 2 * 54]
+    truth = torch.tensor([first + second, [64 + v for v in first] + [128 + v for v in second]]).float()
+    torch.testing.assert_close(extract(Doubling(), x, grid=2), truth, rtol=0, atol=0)
+    torch.testing.assert_close(extract(Doubling(), x, layers=[1], grid=2), truth[:, 4:], rtol=0, atol=0)
+    torch.testing.assert_close(extract(Doubling(), x, layers=[1, 0], grid=2, batch_size=1), truth, rtol=0, atol=0)
+
+
+def test_channels_come_before_cells_whatever_the_memory_format():
+    x = torch.arange(3 * 4 * 4.0).view(1, 3, 4, 4)
+    torch.testing.assert_close(extract(Doubling(), x, layers=[0]), x.flatten(1), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("name", "length"), [("imagenet32", 28672), ("tutorial64", 15360), ("svhn32", 7168)])
+def test_lengths_of_the_papers_nets(name, length):
+    assert feature_length(ARCHITECTURES[name]) == length
+
+
+def test_length_is_what_extract_gives(D, images):
+    for layers, grid in ((None, 4), ([0, 2], 4), ([1], 2)):
+        assert extract(D, images, layers, grid).shape == (10, feature_length(D.description, layers, grid))
+    assert feature_length(describe("svhn32", ndf=2), [0], 1) == 2
+
+
+def test_uint8_and_float_images_give_the_same(D, images):
+    x = images.float() / 127.5 - 1
+    truth = extract(D, x)
+    assert torch.equal(extract(D, images), truth)
+    frozen = images.numpy().copy()
+    frozen.flags.writeable = False  # as a memory map is
+    assert torch.equal(extract(D, frozen), truth)
+    torch.testing.assert_close(extract(D, images, batch_size=3), truth)
+    torch.testing.assert_close(extract(D, images, dtype=torch.bfloat16), truth.bfloat16(), rtol=0, atol=0)
+    torch.testing.assert_close(extract(D, images, autocast=True), truth, rtol=0.05, atol=0.05)
+
+
+def test_extract_leaves_the_net_as_it_was(D, images):
+    D.train()
+    before = {name: value.clone() for name, value in D.state_dict().items()}
+    extract(D, images)
+    assert D.training
+    assert all(torch.equal(value, before[name]) and value.is_contiguous() for name, value in D.state_dict().items())
+
+
+# --- files
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_file_gives_what_memory_gives(D, images, tmp_path, dtype):
+    out = tmp_path / "new" / "features"
+    truth = extract(D, images, dtype=dtype, batch_size=4)
+    assert torch.equal(extract(D, images, dtype=dtype, batch_size=4, out=out), truth)
+    assert torch.equal(load(out), truth)
+    assert sorted(p.name for p in out.parent.iterdir()) == ["features", "features.json"]
+
+
+def test_a_whole_file_is_not_made_again_unless_something_changed(tmp_path):
+    net, x, out = Doubling(), torch.rand(6, 1, 8, 8), tmp_path / "f"
+    extract(net, x, grid=2, batch_size=2, out=out)
+    net.calls.clear()
+    extract(net, x, grid=2, batch_size=2, out=out)
+    assert net.calls == [1]  # one image, for the length
+    assert torch.equal(extract(net, x + 1, grid=2, batch_size=2, out=out), extract(net, x + 1, grid=2))
+
+
+def test_an_interrupted_file_is_gone_on_with(tmp_path, monkeypatch):
+    net, x, out = Doubling(), torch.rand(6, 1, 8, 8), tmp_path / "f"
+    blocks = features._blocks
+
+    def interrupted(*arguments):
+        for at, block in blocks(*arguments):
+            if at == 4:
+                raise KeyboardInterrupt
+            yield at, block
+
+    monkeypatch.setattr(features, "_blocks", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        extract(net, x, grid=2, batch_size=2, out=out)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="no whole feature file"):
+        load(out)
+    part = tmp_path / "f.part"
+    part.write_bytes(part.read_bytes() + b"half")  # a block that the crash cut off
+    net.calls.clear()
+    assert torch.equal(extract(net, x, grid=2, batch_size=2, out=out), extract(net, x, grid=2))
+    assert net.calls[:2] == [1, 2]  # one image for the length, then the last batch alone
+
+
+def test_the_start_of_another_nets_file_is_not_gone_on_with(D, images, tmp_path):
+    out = tmp_path / "f"
+    extract(build("svhn32", seed=1, ndf=2)[1], images, batch_size=4, out=out)
+    out.rename(tmp_path / "f.part")
+    (tmp_path / "f.json").rename(tmp_path / "f.part.json")
+    assert torch.equal(extract(D, images, batch_size=4, out=out), extract(D, images, batch_size=4))
+
+
+def test_a_file_of_the_wrong_length_is_refused(D, images, tmp_path):
+    out = tmp_path / "f"
+    extract(D, images, out=out)
+    out.write_bytes(out.read_bytes()[:-4])
+    with pytest.raises(ValueError, match=r"f: 8956 bytes, but 10 x 224 float32 are 8960"):
+        load(out)
+    with pytest.raises(ValueError, match="8956 bytes"):
+        extract(D, images, out=out)
+    (tmp_path / "f.json").write_text("{}")
+    with pytest.raises(ValueError, match="not a description of features"):
+        load(out)
+
+
+def test_a_full_disk_names_the_file(D, images, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+        yield
+
+    monkeypatch.setattr(features, "_blocks", full)
+    with pytest.raises(OSError, match=r"No space left on device.*f\.part"):
+        extract(D, images, out=tmp_path / "f")
+
+
+# --- bad input
+
+
+def test_errors_are_one_line(D, images):
+    for match, arguments in {
+        r"layers = \[3\]: the net has 0, 1, 2": {"layers": [1, 3]},
+        r"layers = \[\]: the net has 0, 1, 2": {"layers": []},
+        "cannot be pooled": {"grid": 5},
+        "dtype": {"dtype": torch.int32},
+        "0 images": {"x": images[:0]},
+    }.items():
+        with pytest.raises(ValueError, match=match) as error:
+            extract(D, **{"x": images} | arguments)
+        assert "\n" not in str(error.value)
+
+
+def test_features_that_are_not_finite_are_named(D):
+    x = torch.zeros(5, 1, 4, 4)
+    x[3] = torch.nan
+    with pytest.raises(ValueError, match=r"image 3 in layer 0 are not finite"):
+        extract(Doubling(), x, layers=[0], batch_size=2)
+    with pytest.raises(ValueError, match=r"image 1 in layer 0 are not finite as torch.float16"):
+        extract(
+            Doubling(), torch.tensor([1.0, 1e5]).view(2, 1, 1, 1).expand(2, 1, 4, 4), layers=[0], dtype=torch.float16
+        )
+
+
+def test_less_device_memory_means_smaller_batches_said_once():
+    class Small(Doubling):
+        def activations(self, x):
+            if len(x) > 2:
+                raise torch.OutOfMemoryError
+            return super().activations(x)
+
+    x = torch.rand(9, 1, 8, 8)
+    with pytest.warns(RuntimeWarning, match="smaller batches") as said:
+        found = extract(Small(), x, grid=2, batch_size=8)
+    assert len(said) == 1
+    assert torch.equal(found, extract(Doubling(), x, grid=2))
+
+
+# --- batch norm
+
+
+def by_hand(layers, x, batch_size, eps=1e-5):
+    """Mean over minibatches of each batch's mean and biased variance, layer by layer, in NumPy."""
+    sums = []
+    starts = range(0, max(len(x) - batch_size, 0) + 1, batch_size)
+    for start in starts:
+        h = x[start : start + batch_size]
+        found = []
+        for conv, norm, activation in layers:
+            with torch.no_grad():
+                h = conv(h)
+            if norm is not None:
+                a = h.double().numpy()
+                axes = tuple(i for i in range(a.ndim) if i != 1)
+                mean, variance = a.mean(axes, keepdims=True), a.var(axes, keepdims=True)
+                found.append((mean.ravel(), variance.ravel()))
+                gain, bias = (p.detach().numpy().reshape(mean.shape) for p in (norm.weight, norm.bias))
+                h = torch.from_numpy((a - mean) / np.sqrt(variance + eps) * gain + bias).float()
+            h = activation(h)
+        sums.append(found)
+    return [[np.mean([batch[i][j] for batch in sums], 0) for j in (0, 1)] for i in range(len(sums[0]))]
+
+
+@pytest.mark.parametrize("rows", [12, 14, 3])  # whole minibatches; a smaller last one, dropped; the only one
+def test_statistics_of_D_are_means_over_minibatches_of_biased_ones(D, rows):
+    x = torch.randint(256, (rows, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    layers = [(layer[0], layer[1] if len(layer) == 3 else None, nn.LeakyReLU(0.2)) for layer in D.layers]
+    truth = by_hand(layers, x.float() / 127.5 - 1, 4)
+    D.train().requires_grad_(False)
+    assert recalibrate_batchnorm(D, x, batch_size=4) is D
+    norms = [m for m in D.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) == len(truth) == 2
+    for norm, (mean, variance) in zip(norms, truth, strict=True):
+        np.testing.assert_allclose(norm.running_mean, mean, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(norm.running_var, variance, rtol=1e-4)
+        assert norm.momentum == 0.1
+        assert not norm._forward_hooks
+    assert not any(m.training for m in D.modules())
+    assert not any(p.requires_grad for p in D.parameters())
+
+
+def test_statistics_of_G_on_its_projection():
+    G = build("svhn32", ngf=2)[0]
+    z = torch.randn(8, 100, generator=torch.Generator().manual_seed(2))
+    recalibrate_batchnorm(G, z, batch_size=4)
+    h = G.projection(z).detach().double().view(2, 4, -1)
+    np.testing.assert_allclose(G.projection_bn.running_mean, h.mean(1).mean(0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(G.projection_bn.running_var, h.var(1, correction=0).mean(0), rtol=1e-4)
+
+
+def test_frozen_statistics_of_one_minibatch_normalise_as_the_minibatch_does(D, images):
+    x = images.float() / 127.5 - 1
+    with torch.no_grad():
+        live = D.train()(x)
+        frozen = recalibrate_batchnorm(D, x, batch_size=10)(x)
+    torch.testing.assert_close(frozen, live, rtol=1e-4, atol=1e-5)
+
+
+def test_a_net_without_batch_norm_is_returned_in_eval_mode():
+    net = nn.Sequential(nn.Conv2d(1, 1, 3), nn.LeakyReLU())
+    assert not recalibrate_batchnorm(net, torch.zeros(2, 1, 4, 4)).training
+
+
+def test_recalibration_that_fails_changes_nothing(D, images):
+    before = {name: value.clone() for name, value in D.state_dict().items() if "running" in name}
+    x = images.float()
+    x[7] = torch.nan
+    for bad, match in ((x, "not finite"), (images[:1], "at least two")):
+        with pytest.raises(ValueError, match=match):
+            recalibrate_batchnorm(D, bad, batch_size=5)
+    with pytest.raises(RuntimeError):
+        recalibrate_batchnorm(D, torch.zeros(4, 5, 32, 32))  # five channels
+    assert all(torch.equal(D.state_dict()[name], value) for name, value in before.items())
+
+
+def test_sidecar_says_what_the_file_holds(D, images, tmp_path):
+    extract(D, images, out=tmp_path / "f")
+    about = json.loads((tmp_path / "f.json").read_text())
+    assert (about["shape"], about["dtype"]) == ([10, 224], "float32")

@@ -1,0 +1,444 @@
+"""The probe against scikit-learn's own checks and LinearSVC; draws and intervals with the answer written out."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits, make_classification
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.svm import LinearSVC
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from lib.probe import l2svm, newton, protocol
+from lib.probe.l2svm import L2SVM
+from lib.probe.protocol import PAPER_CS, choose_C, degenerate, draw_per_class, probe_few_labels
+from lib.study.results import Run
+
+
+@parametrize_with_checks([L2SVM()])
+@pytest.mark.filterwarnings(
+    "ignore:invalid value encountered in cast:RuntimeWarning"
+)  # check_supervised_y_no_nan's own
+def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+def objectives(model, X, y, C, scaling=1.0):
+    """Each class's objective in float64, written out."""
+    W, b = model.coef_.astype(float), np.asarray(model.intercept_, float)  # 0.0 without one
+    classes = model.classes_[1:] if len(W) == 1 else model.classes_
+    signs = np.where(np.asarray(y)[:, None] == classes, 1, -1)
+    lack = np.maximum(0, 1 - signs * (np.asarray(X, float) @ W.T + b))
+    return 0.5 * (W**2).sum(1) + 0.5 * (b / scaling) ** 2 + C * (lack**2).sum(0)
+
+
+def liblinear(X, y, C=1.0, **options):
+    return LinearSVC(C=C, dual=False, tol=1e-6, max_iter=1_000_000, **options).fit(X, y)
+
+
+def digits(n=600):
+    X, y = load_digits(return_X_y=True)
+    return X[:n].astype(np.float32) / 16, y[:n]
+
+
+def problem(name):
+    """Return X, y and C."""
+    if name == "digits":
+        return *digits(), 1e-2
+    if name == "binary":
+        return *make_classification(300, 20, random_state=0), 1.0
+    if name == "more features than rows":
+        X, y = make_classification(80, 300, n_informative=20, n_classes=4, random_state=1)
+        return X.astype(np.float32), y, 1e-3
+    if name == "features of unlike scale, far from zero":
+        X, y = make_classification(300, 15, n_informative=8, n_classes=3, random_state=2)
+        return X * np.logspace(-2, 1, 15) + 5, y, 1e-1
+    raise KeyError(name)
+
+
+# --- agreement with liblinear
+
+
+@pytest.mark.parametrize(
+    "name", ["digits", "binary", "more features than rows", "features of unlike scale, far from zero"]
+)
+def test_objective_and_predictions_agree_with_liblinear(name):
+    X, y, C = problem(name)
+    ours, theirs = L2SVM(C=C).fit(X, y), liblinear(X, y, C)
+    truth = objectives(theirs, X, y, C)
+    np.testing.assert_allclose(objectives(ours, X, y, C), truth, rtol=1e-4)
+    np.testing.assert_allclose(ours.objective_, truth, rtol=1e-4)
+    assert ours.coef_.shape == theirs.coef_.shape
+    assert np.mean(ours.predict(X) == theirs.predict(X)) >= 0.999
+    assert ours.converged_
+    assert (ours.gap_ <= ours.tol).all()
+
+
+@given(
+    n=st.integers(8, 60),
+    f=st.integers(1, 40),
+    k=st.integers(2, 5),
+    C=st.sampled_from([1e-3, 0.1, 1.0]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=15, deadline=None)
+def test_objective_agrees_with_liblinear_on_any_shape(n, f, k, C, seed):
+    random = np.random.default_rng(seed)
+    y = np.concatenate([np.arange(k), random.integers(k, size=n - k)])
+    X = (random.normal(size=(n, f)) + random.normal(size=(k, f))[y]).astype(np.float32)
+    np.testing.assert_allclose(
+        objectives(L2SVM(C=C).fit(X, y), X, y, C), objectives(liblinear(X, y, C), X, y, C), rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("scaling", [1.0, 10.0])
+def test_the_intercept_is_penalised_as_liblinears(scaling):
+    X, y, C = problem("features of unlike scale, far from zero")
+    ours, theirs = L2SVM(C=C, intercept_scaling=scaling).fit(X, y), liblinear(X, y, C, intercept_scaling=scaling)
+    np.testing.assert_allclose(objectives(ours, X, y, C, scaling), objectives(theirs, X, y, C, scaling), rtol=1e-4)
+
+
+def test_no_intercept_is_liblinears_too():
+    X, y = digits()
+    ours, theirs = L2SVM(C=0.01, fit_intercept=False).fit(X, y), liblinear(X, y, 0.01, fit_intercept=False)
+    assert not ours.intercept_.any()
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, rtol=1e-2, atol=1e-3)
+
+
+def test_a_free_intercept_absorbs_a_shift_and_a_penalised_one_does_not():
+    X, y = digits()
+    X = X.astype(float)
+
+    def shift_matters(regularise):
+        def f(A):
+            return L2SVM(C=0.01, tol=1e-9, regularise_intercept=regularise).fit(A, y).decision_function(A)
+
+        return np.abs(f(X) - f(X + 3)).max()
+
+    assert shift_matters(regularise=False) < 1e-3 < shift_matters(regularise=True)
+
+
+def test_the_gap_bounds_the_distance_from_the_minimum():
+    X, y = digits()
+    minimum = L2SVM(C=0.1, tol=1e-10).fit(X.astype(float), y).objective_
+    for tol in (1e-1, 1e-3, 1e-5):
+        rough = L2SVM(C=0.1, tol=tol).fit(X, y)
+        assert (rough.objective_ - minimum <= rough.gap_ * rough.objective_ + 1e-6).all()
+
+
+# --- memory, types, starts
+
+
+def test_memory_maps_and_row_blocks_give_what_memory_gives(tmp_path):
+    X, y = digits()  # tol: two weights may differ by sqrt(2 tol objective) and both be right
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    whole = L2SVM(C=0.01, tol=1e-9).fit(X, y)
+    blockwise = L2SVM(C=0.01, tol=1e-9, block_rows=7).fit(mapped, y)
+    np.testing.assert_allclose(blockwise.coef_, whole.coef_, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(blockwise.decision_function(mapped), whole.decision_function(X), atol=1e-3)
+    reversed_rows = L2SVM(C=0.01, tol=1e-9).fit(X[::-1], y[::-1])  # negative strides
+    np.testing.assert_allclose(reversed_rows.coef_, whole.coef_, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_tensors_of_any_type_are_fitted_as_their_values_say(dtype):
+    X, y = digits()
+    X = torch.from_numpy(X + 0.123).to(dtype)
+    model, truth = L2SVM(C=0.01).fit(X, torch.from_numpy(y)), L2SVM(C=0.01).fit(X.float().numpy(), y)
+    np.testing.assert_array_equal(model.coef_, truth.coef_)
+    np.testing.assert_array_equal(model.predict(X), truth.predict(X.float().numpy()))
+
+
+def test_features_are_neither_changed_nor_copied(monkeypatch):
+    X, y = digits()
+    X.flags.writeable = False
+    seen = []
+    init = l2svm.Blocks.__init__
+    monkeypatch.setattr(l2svm.Blocks, "__init__", lambda self, *a: (init(self, *a), seen.append(self.X.data_ptr()))[0])
+    L2SVM(C=0.01).fit(X, y).predict(X)
+    assert set(seen) == {X.ctypes.data}
+
+
+def test_cores_share_the_blocks(monkeypatch):
+    X, y = digits()
+    threads, pools = torch.get_num_threads(), []
+    pool = newton.ThreadPoolExecutor
+    monkeypatch.setattr(newton, "ThreadPoolExecutor", lambda n: (pools.append(n), pool(n))[1])
+    try:
+        found = []
+        for share in (1, 3):
+            torch.set_num_threads(share)
+            found.append(L2SVM(C=0.01, tol=1e-8, block_rows=8).fit(X, y))
+            assert torch.get_num_threads() == share
+    finally:
+        torch.set_num_threads(threads)
+    assert set(pools) == {3}
+    np.testing.assert_allclose(found[1].objective_, found[0].objective_, rtol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("options", [{}, {"intercept_scaling": 3.0}, {"fit_intercept": False}])
+def test_few_rows_of_many_features_are_solved_in_their_span(dtype, options):
+    X, y = features_like_a_nets(60, 500)
+    X = X.astype(dtype)
+    X[1] = X[0]  # and fewer dimensions than rows
+    turned = newton.Blocks(torch.from_numpy(X), None, None, None)
+    turned.turn()
+    assert turned.X.shape == (60, 60)
+    np.testing.assert_allclose(turned.X @ turned.basis.T, X, atol=1e-5)
+    ours = L2SVM(tol=1e-9, **options).path(X, y, (0.01, 0.1))[-1]
+    assert ours.coef_.shape == (3, 500) and ours.coef_.dtype == dtype
+    theirs = liblinear(X, y, 0.1, **options)
+    scaling = options.get("intercept_scaling", 1.0)
+    np.testing.assert_allclose(objectives(ours, X, y, 0.1, scaling), objectives(theirs, X, y, 0.1, scaling), rtol=1e-4)
+    np.testing.assert_allclose(ours.objective_, objectives(ours, X, y, 0.1, scaling), rtol=1e-4)
+
+
+def test_many_rows_are_read_as_they_are():
+    for shape in ((newton.FEW_ROWS + 1, 3 * newton.FEW_ROWS), (60, 119)):
+        left = newton.Blocks(torch.zeros(shape), None, None, None)
+        left.turn()
+        assert left.basis is None and left.X.shape == shape
+
+
+def test_float32_that_stalls_goes_on_in_float64():
+    X, y = make_classification(200, 10, random_state=0)
+    X = (X + 300).astype(np.float32)  # f is a small difference of large products
+    ours, theirs = L2SVM(C=10.0, tol=1e-8).fit(X, y), liblinear(X, y, 10.0)
+    np.testing.assert_allclose(ours.objective_, objectives(theirs, X, y, 10.0), rtol=1e-3)
+
+
+def test_a_warm_path_gives_what_cold_fits_give():
+    X, y = digits()
+    Cs = (1e-1, 1e-3, 1e-2)
+    fits = L2SVM().path(X, y, Cs)
+    assert [fit.C for fit in fits] == sorted(Cs)
+    for fit in fits:
+        cold = L2SVM(C=fit.C).fit(X, y)
+        np.testing.assert_allclose(fit.objective_, cold.objective_, rtol=1e-5)
+        assert np.mean(fit.predict(X) == cold.predict(X)) >= 0.999
+
+
+def test_less_device_memory_means_smaller_blocks_said_once(monkeypatch):
+    X, y = digits(100)
+    read = l2svm.Blocks._read
+
+    def scarce(self, starts):
+        for span, block in read(self, starts):
+            if len(block) > 16:
+                raise torch.OutOfMemoryError
+            yield span, block
+
+    truth = L2SVM(C=0.01, tol=1e-9).fit(X, y)
+    monkeypatch.setattr(l2svm, "check_finite", lambda _: None)
+    monkeypatch.setattr(l2svm.Blocks, "_read", scarce)
+    with pytest.warns(RuntimeWarning, match="smaller blocks") as said:
+        found = L2SVM(C=0.01, tol=1e-9, block_rows=64).fit(X, y)
+    assert len(said) == 1
+    np.testing.assert_allclose(found.coef_, truth.coef_, rtol=1e-3, atol=1e-4)
+
+
+# --- bad input and honest warnings
+
+
+def features_like_a_nets(n, f):
+    """Features that are far from zero and far from independent, as activations are: a spectrum of 1 / i squared."""
+    rng = np.random.default_rng(0)
+    latent = rng.normal(size=(n, 500)) / np.arange(1, 501) ** 2
+    return (np.maximum(latent @ rng.normal(size=(500, f)), 0) + 0.5).astype(np.float32), rng.integers(0, 3, n)
+
+
+def test_a_sketch_of_all_directions_inverts_the_hessian():
+    X, y = features_like_a_nets(300, 40)
+    codes = torch.from_numpy(y)[:, None] == torch.arange(3)
+    solved = newton.Problem(newton.Blocks(torch.from_numpy(X).double(), None, None, None), codes, 0.1, 2.0, True)
+    wide = np.column_stack([X.astype(float), np.full(300, 2.0)])
+    hessian = np.eye(41) + 2 * 0.1 * 0.5 * wide.T @ wide  # half of the rows active
+    R = np.random.default_rng(1).normal(size=(3, 41))
+    found = solved.precondition(torch.from_numpy(R), torch.full((3,), 0.5, dtype=torch.float64))
+    np.testing.assert_allclose(found.numpy(), np.linalg.solve(hessian, R.T).T, rtol=1e-6, atol=1e-9)
+
+
+def test_a_sketch_makes_few_passes_enough():
+    X, y = features_like_a_nets(1000, 600)
+    ours, theirs = L2SVM(C=0.1, tol=1e-5).fit(X, y), liblinear(X, y, 0.1)
+    np.testing.assert_allclose(objectives(ours, X, y, 0.1), objectives(theirs, X, y, 0.1), rtol=1e-4)
+    assert ours.n_products_ < 50  # with the diagonal alone it is hundreds
+
+
+@pytest.mark.parametrize("size", [1e20, 1e30])
+def test_features_whose_squares_overflow_are_refused_in_words(size):
+    X, y = features_like_a_nets(40, 5)
+    with pytest.raises(ValueError, match="features are too large: the objective overflows; scale them down"):
+        L2SVM().fit(X * np.float32(size), y)
+
+
+def test_an_unconverged_fit_says_so():
+    X, y = digits()
+    with pytest.warns(ConvergenceWarning, match=r"stopped after 1 steps: \d+ of 10 classes are above tol=1e-06"):
+        model = L2SVM(C=1.0, max_iter=1).fit(X, y)
+    assert not model.converged_
+    assert (model.gap_ > model.tol).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"C": 0}, "C = 0: must be a positive number"),
+        ({"C": -1.0}, "C = -1.0: must be"),
+        ({"C": float("nan")}, "C = nan: must be"),
+        ({"tol": 0}, "tol = 0: must be"),
+        ({"max_iter": 0}, "max_iter = 0: must be"),
+    ],
+)
+def test_bad_parameters_are_named(change, match):
+    with pytest.raises(ValueError, match=match):
+        L2SVM(**change).fit(*digits(50))
+
+
+def test_bad_features_and_labels_are_named():
+    X, y = digits(50)
+    for value, name in ((np.nan, "NaN"), (np.inf, "infinity")):
+        bad = X.copy()
+        bad[7, 3] = value
+        with pytest.raises(ValueError, match=f"Input X contains {name}: row 7, column 3"):
+            L2SVM().fit(bad, y)
+        with pytest.raises(ValueError, match=f"Input X contains {name}: row 7, column 3"):
+            L2SVM(C=0.01).fit(X, y).predict(bad)
+    with pytest.raises(ValueError, match="only one class"):
+        L2SVM().fit(X, np.zeros(50))
+    with pytest.raises(ValueError, match="50 rows of features, but 49 labels"):
+        L2SVM().fit(X, y[:-1])
+    with pytest.raises(ValueError, match="64 features"):
+        L2SVM(C=0.01).fit(X, y).predict(torch.zeros(2, 5))
+    with pytest.raises(ValueError, match="floats of shape"):
+        L2SVM().fit(torch.zeros(50), y)
+
+
+# --- choosing C
+
+
+def test_C_is_chosen_on_held_out_training_data():
+    X, y = digits()
+    C, table = choose_C(X, y, held_out=0.3, seed=1)
+    assert list(table.columns) == ["C", "accuracy", "n_iter", "converged"]
+    assert tuple(table.C) == PAPER_CS
+    assert table.C[table.accuracy.idxmax()] == C
+    assert table.converged.all()
+    assert choose_C(X, y, held_out=0.3, seed=1)[1].equals(table)
+
+
+def test_held_out_rows_are_not_fitted_whether_rows_are_copied_or_gathered(monkeypatch):
+    X, y = digits()
+    _, table = choose_C(X, y, (1e-3, 1e-2), (X[400:], y[400:]))
+    np.testing.assert_allclose(
+        table.accuracy, [np.mean(L2SVM(C=C).fit(X, y).predict(X[400:]) == y[400:]) for C in (1e-3, 1e-2)]
+    )
+    _, copied = choose_C(X, y, (1e-3, 1e-2), seed=3)
+    monkeypatch.setattr(newton, "COPY_BYTES", 0)
+    _, gathered = choose_C(X, y, (1e-3, 1e-2), seed=3)
+    np.testing.assert_allclose(copied.accuracy, gathered.accuracy, atol=0.01)
+    y_wrong = y.copy()
+    train, held = protocol.train_test_split(np.arange(600), test_size=0.2, random_state=3, stratify=y)
+    y_wrong[held] = (y[held] + 1) % 10  # labels of held-out rows change the score, not the fit
+    assert not set(train) & set(held)
+    model = L2SVM(C=1e-2).fit(X[np.sort(train)], y[np.sort(train)])
+    np.testing.assert_allclose(gathered.accuracy[1], np.mean(model.predict(X[held]) == y[held]), atol=0.01)
+
+
+def test_choose_C_refuses_what_makes_no_sense():
+    X, y = digits(100)
+    with pytest.raises(ValueError, match=r"held_out = 1.5"):
+        choose_C(X, y, held_out=1.5)
+    with pytest.raises(ValueError, match="all positive"):
+        choose_C(X, y, (0.0, 1.0))
+
+
+# --- few labels
+
+
+def test_draws_are_class_uniform_and_ignore_the_unlabelled():
+    y = np.array([2, -1, 0, 0, 2, -1, 2, 0])
+    rows = draw_per_class(y, 2, seed=0)
+    assert sorted(y[rows]) == [0, 0, 2, 2]
+    assert list(rows) == sorted(set(rows))
+    assert list(draw_per_class(y, 3)) == [0, 2, 3, 4, 6, 7]
+    y = np.arange(1000) % 10
+    assert (
+        list(draw_per_class(y, 9, seed=1)) == list(draw_per_class(y, 9, seed=1)) != list(draw_per_class(y, 9, seed=2))
+    )
+
+
+def test_draws_take_strings_and_name_the_class_that_is_short():
+    y = np.array(["cat"] * 5 + ["dog"] * 2)
+    assert len(draw_per_class(y, 2)) == 4
+    with pytest.raises(ValueError, match="class dog has 2 labels: 3 per class were asked for"):
+        draw_per_class(y, 3)
+    with pytest.raises(ValueError, match="no labels"):
+        draw_per_class(np.full(4, -1), 1)
+    with pytest.raises(ValueError, match="per_class = 0"):
+        draw_per_class(y, 0)
+
+
+def test_few_labels_give_one_row_per_draw():
+    X, y = digits()
+    y = y.copy()
+    y[:50] = -1
+    table = probe_few_labels(X[:400], y[:400], X[400:], y[400:], per_class=10, draws=3, Cs=(1e-3, 1e-2), held_out=100)
+    columns = ["draw", "accuracy", "C", "n_labels", "n_held_out", "n_iter", "converged", "degenerate"]
+    assert list(table.columns) == columns
+    assert len(table) == 3
+    assert (table.n_labels == 100).all()
+    assert (table.n_held_out == 100).all()
+    assert table.converged.all()
+    assert not table.degenerate.any()
+    assert table.accuracy.between(0.7, 1).all()
+    again = probe_few_labels(torch.from_numpy(X[:400]), y[:400], X[400:], y[400:], 10, 3, (1e-3, 1e-2), held_out=100)
+    assert table.equals(again)
+
+
+def test_few_labels_need_images_to_choose_C_on():
+    X, y = digits(40)
+    y = np.arange(40) % 2
+    with pytest.raises(ValueError, match="none is left to choose C on"):
+        probe_few_labels(X, y, X, y, per_class=20, draws=1)
+    assert probe_few_labels(X, y, X, y, per_class=20, draws=1, Cs=(0.1,)).n_held_out[0] == 0
+
+
+def test_degenerate_classifiers_are_recognised():
+    y = np.array([0, 0, 0, 1, 2])
+    assert degenerate([1, 1, 1, 1, 1], y)  # one class predicted
+    assert degenerate([0, 0, 0, 0, 0], y)
+    assert degenerate([0, 0, 1, 1, 0], y)  # as many right as the majority class has
+    assert not degenerate([0, 0, 0, 1, 1], y)
+    assert not degenerate(np.array(["a", "b"]), np.array(["a", "b"]))
+
+
+# --- what is recorded
+
+
+def test_any_classifier_is_tested_on_the_same_draws():
+    y, y_test = np.repeat([0, 1, 2], 20), np.array([0, 1, 2, 2])
+    seen = []
+    table = protocol.predict_few_labels(lambda rows: seen.append(rows) or np.full(4, 2), y, y_test, 5, 3, seed=7)
+    assert all((rows == protocol.draw_per_class(y, 5, 7 + i)).all() for i, rows in enumerate(seen))
+    assert table["accuracy"].tolist() == [0.5] * 3
+    assert table["degenerate"].all()
+
+
+def test_the_table_says_which_classifiers_are_degenerate():
+    run = Run("id", "05_cifar10_probe", {})
+    truth = np.array([0, 1, 2, 2])
+    protocol.record_accuracy(run, "constant", np.full(4, 2), truth, note="C 1")
+    protocol.record_accuracy(run, "right", truth, truth, published="p")
+    draws = pd.DataFrame({"accuracy": [0.5, 0.7], "degenerate": [True, False]})
+    protocol.record_draws(run, "draws", draws)
+    notes = {line["metric"]: (round(line["value"], 6), line["note"], line["published"]) for line in run.metrics}
+    assert notes == {
+        "constant": (50.0, "C 1, degenerate", ""),
+        "right": (100.0, "", "p"),
+        "draws": (60.0, "1 of 2 draws degenerate", ""),
+    }

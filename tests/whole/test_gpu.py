@@ -1,0 +1,124 @@
+"""On a GPU: a training that is recorded, streamed or resumed is the plain one; features, SVM, distances as on a CPU."""
+
+import numpy as np
+import pytest
+import torch
+
+from lib.gan import game, selection, train
+from lib.images import data
+from lib.nets import batchnorm, models, weights
+from lib.nets.judges import AttributeNet
+from lib.probe import features, l2svm
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+X = torch.randint(0, 256, (200, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+NET = models.describe("tutorial64", size=16, nc=1, ngf=8, ndf=8)
+GPU = torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch):
+    """Let every kernel give the same sum each time, and float32 be float32."""
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+def settings(**changes):
+    values = dict(
+        epochs=4, batch_size=32, lr=2e-4, beta1=0.5, weight_decay=0.0, update="both", precision="float32", seed=0
+    )
+    return train.Settings(**values | changes)
+
+
+def fit(folder, on_device=train.ON_DEVICE, **changes):
+    return train.fit(NET, settings(**changes), X, folder, GPU, progress=False, on_device=on_device)
+
+
+def same(one, other, rtol=1e-4):
+    """Both trainings' losses and weights are equal but for rounding."""
+    for line, beside in zip(one.log, other.log, strict=True):
+        assert line == pytest.approx(beside, rel=rtol, abs=rtol / 10)
+    for name in "GD":
+        weights = getattr(other, name).state_dict()
+        for key, value in getattr(one, name).state_dict().items():
+            torch.testing.assert_close(value, weights[key], rtol=rtol, atol=rtol / 10, msg=f"{name}.{key}")
+
+
+@pytest.mark.parametrize("update", ["both", "alternate"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_recorded_training_is_the_plain_one(tmp_path, monkeypatch, update, precision):
+    recorded = fit(tmp_path / "recorded", update=update, precision=precision)
+    assert all(play.graph is not None for play in recorded.plays), "nothing was recorded"
+    monkeypatch.setattr(game, "Recorded", lambda function, _: function)
+    plain = fit(tmp_path / "plain", update=update, precision=precision)
+    same(recorded, plain)
+
+
+def test_a_recorded_minibatch_draws_new_z(tmp_path):
+    training = fit(tmp_path)
+    x = data.to_float(X[:32].to(GPU))
+    drawn = {training.train_minibatch(x)["D_G_z"].item() for _ in range(4)}
+    assert len(drawn) == 4
+
+
+def test_images_that_stream_are_the_same_training(tmp_path):
+    same(fit(tmp_path / "streams", on_device=0), fit(tmp_path / "on the device"))
+
+
+def test_a_stopped_training_resumes(tmp_path, monkeypatch):
+    whole, minibatches = fit(tmp_path / "whole"), train.minibatches
+
+    def power_cut(*given):
+        for i, batch in enumerate(minibatches(*given)):
+            if i == 9:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(train, "minibatches", power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        train.fit(NET, settings(), X, tmp_path / "cut", GPU, minutes=0, progress=False)
+    monkeypatch.undo()
+    same(whole, fit(tmp_path / "cut"), 1e-3)  # not to the bit, as on a CPU: kernels are chosen anew
+
+
+def test_seconds_are_the_gpus(tmp_path):
+    """A GPU works behind Python: what it took is at least what its own clock says of the same minibatches."""
+    net = models.describe("tutorial64", nc=1)
+    x = torch.randint(0, 256, (1024, 1, 64, 64), dtype=torch.uint8)
+    training = train.fit(net, settings(batch_size=128), x, tmp_path, GPU, progress=False)
+    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    batch = data.to_float(x[:128].to(GPU)).contiguous(memory_format=torch.channels_last)
+    began.record()
+    for _ in range(training.step):
+        training.train_minibatch(batch)
+    ended.record()
+    torch.cuda.synchronize()
+    assert training.seconds > 0.8 * began.elapsed_time(ended) / 1000
+
+
+def test_features_and_statistics_are_the_cpus():
+    nets_of_D = [models.from_description(NET)[1] for _ in range(2)]
+    on_cpu, on_gpu = (
+        features.extract(batchnorm.recalibrate_batchnorm(D.to(device), X), X, device=device).cpu()
+        for D, device in zip(nets_of_D, ("cpu", "cuda"), strict=True)
+    )
+    torch.testing.assert_close(on_gpu, on_cpu, rtol=1e-3, atol=1e-4)
+
+
+def test_the_svm_is_the_cpus():
+    chance = np.random.default_rng(0)
+    y = np.arange(600) % 5
+    F = torch.from_numpy(chance.normal(size=(600, 300)) + np.eye(300)[y] * 3).float()
+    on_cpu, on_gpu = (l2svm.L2SVM(C=0.01, tol=1e-6, device=device).fit(F, y) for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(on_gpu.coef_, on_cpu.coef_, rtol=1e-2, atol=1e-4)
+    assert (on_gpu.predict(F) == on_cpu.predict(F)).mean() > 0.99
+
+
+def test_frechet_distances_are_the_cpus(tmp_path):
+    for step in (1, 2):
+        weights.save_net(tmp_path / f"{step}", *models.from_description(NET, step), {"step": step})
+    found = {step: tmp_path / f"{step}" for step in (1, 2)}
+    extractor = selection.Extractor(AttributeNet(["none"], 16, 1, 8, 0).eval())
+    on_cpu, on_gpu = (selection.frechet_distances(found, X, extractor, 0, device=device) for device in ("cpu", "cuda"))
+    assert on_gpu.to_numpy() == pytest.approx(on_cpu.to_numpy(), rel=1e-2)
