@@ -16,7 +16,7 @@ from lib.images import data
 from lib.images.data import ImageSet
 from lib.nets import batchnorm, models
 from lib.nets.models import Description, Generator
-from lib.study.intervals import Interval
+from lib.study.chance import Interval
 
 PART = 8192  # rows of a set whose distances are taken at once
 NOISE = 0.3  # of a stored code's variance: how far around it a memorised image reaches

@@ -11,7 +11,7 @@ import torch
 from sklearn.model_selection import train_test_split
 
 from lib.probe.l2svm import L2SVM, PAPER_CS, share
-from lib.study import intervals
+from lib.study import chance
 from lib.study.results import Run
 
 
@@ -151,7 +151,7 @@ def record_accuracy(run: Run, metric: str, predicted, y_true, note: str = "", **
 
     A degenerate classifier is said to be one in the table's note. where: `published` and `data` of `Run.record`.
     """
-    share = intervals.of_share(np.asarray(predicted) == np.asarray(y_true))
+    share = chance.interval_of_share(np.asarray(predicted) == np.asarray(y_true))
     note = ", ".join(filter(None, [note, "degenerate" if degenerate(predicted, y_true) else ""]))
     run.record(metric, *(100 * value for value in share), note=note, **where)
 
@@ -160,4 +160,4 @@ def record_draws(run: Run, metric: str, table: pd.DataFrame, note: str = "", **w
     """Record the mean accuracy over draws in percent, with its interval, and how many draws were degenerate."""
     worthless = int(table["degenerate"].sum())
     note = ", ".join(filter(None, [note, f"{worthless} of {len(table)} draws degenerate" if worthless else ""]))
-    run.record(metric, *intervals.of_mean(100 * table["accuracy"]), note=note, **where)
+    run.record(metric, *chance.interval_of_mean(100 * table["accuracy"]), note=note, **where)

@@ -143,7 +143,7 @@ def test_prose_quotes_no_number_of_ours(notebook, request):
     table = pd.read_csv(paths.TABLE)
     measured = table.loc[table["notebook"] == name, ["value", "low", "high"]].stack().tolist()
     measured += [float(n) for output in outputs(notebook) for n in re.findall(NUMBER, text_of(output))]
-    sources = [*BATCHES, *(paths.ROOT / "lib").glob("*.py"), paths.PUBLISHED]
+    sources = [*BATCHES, *(paths.ROOT / "lib").rglob("*.py"), paths.PUBLISHED]
     known = "\n".join([path.read_text() for path in sources] + [cell.source for cell in code(notebook)])
     known += "95% " + " ".join(re.findall(r"(?i)sections? [\d. and]+|Figs?\. [\d. and]+", prose_of(notebook)))
     assert not quoted(prose_of(notebook), measured, set(re.findall(NUMBER, known)))

@@ -221,7 +221,7 @@ FORBIDDEN = {
 
 
 def sources():
-    for path in sorted((paths.ROOT / "lib").glob("*.py")):
+    for path in sorted((paths.ROOT / "lib").rglob("*.py")):
         yield pytest.param(path.read_text(), id=path.stem)
     for name in results.notebooks():
         cells = nbformat.read(paths.NOTEBOOKS / f"{name}.ipynb", as_version=4).cells
