@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lib.study import batch, results, rows
+from lib.study import batch, rows, runs
 from lib.study.rows import Batch
 
 
@@ -25,9 +25,9 @@ def main() -> int:
         parser.error(f"unknown option {options[0]}")
     try:
         if given.command == "table":
-            print(results.write_table())
+            print(runs.write_table())
         elif given.command == "keep":
-            print(results.keep(given.run))
+            print(runs.keep(given.run))
         elif given.command == "report":
             from lib.look import report
 

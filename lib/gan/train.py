@@ -28,7 +28,7 @@ from lib.images import data
 from lib.images.data import ImageSet
 from lib.nets import models, weights
 from lib.nets.models import Description
-from lib.study import paths, results
+from lib.study import paths, runs
 
 GRIDS = 8  # times at which samples are taken
 CHECKS = 20  # times at which the nets' health is measured
@@ -43,7 +43,7 @@ def folder_of(
 
     It is apart from the notebook's run, so that a changed plot does not cost a day of training.
     """
-    code = [results.digest_of_module(name) for name in ("nets.models", "gan.cpu_gradients", "gan.game", "gan.train")]
+    code = [runs.digest_of_module(name) for name in ("nets.models", "gan.cpu_gradients", "gan.game", "gan.train")]
     chosen = None if rows is None else hashlib.sha256(rows.numpy()).hexdigest()
     identity = json.dumps([asdict(description), asdict(settings), images.checksum, chosen, snapshots, code])
     return paths.runs() / f"training-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"

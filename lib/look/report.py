@@ -16,7 +16,7 @@ from jinja2 import DictLoader
 from nbconvert import HTMLExporter
 
 from lib.look import verdicts
-from lib.study import paths, results
+from lib.study import paths, runs
 from lib.study.paths import write_atomically
 
 # Buttons of matplotlib's player, whose icons are a font on the network.
@@ -98,7 +98,7 @@ def describe_figures(notebook: nbformat.NotebookNode) -> None:
 
 def index(batch: str, ran: dict[str, Path], titles: dict[str, str]) -> str:
     """Return the index page: verdicts, then the runs with their figures."""
-    judged = verdicts.compare(results.table(batch))
+    judged = verdicts.compare(runs.table(batch))
     judged = judged[judged["ours"].notna()]
     shown = judged[["claim", "source", "metric", "published", "ours", "low", "high", "holds", "verdict", "why"]].copy()
     shown["holds"] = shown["holds"].map({True: "yes", False: "no"})

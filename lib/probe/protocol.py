@@ -12,7 +12,7 @@ from sklearn.model_selection import train_test_split
 
 from lib.probe.l2svm import L2SVM, PAPER_CS, share
 from lib.study import chance
-from lib.study.results import Run
+from lib.study.runs import Run
 
 
 def choose_C(

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
-from lib.study import leases, paths, results
+from lib.study import leases, paths, runs
 from lib.study.rows import Batch, Row
 
 SHOWN = ["row", "data", "metric", "value", "low", "high", "published"]
@@ -53,7 +53,7 @@ def run(batch: Batch, *options: str, only: Sequence[str] = ()) -> int:
     for name in only:
         find(batch, name)
     meant = {name: {"run_id": row.run_id, "departs": row.departs} for name, row in batch.rows.items()}
-    results.claim(batch.name, meant)
+    runs.claim(batch.name, meant)
     wanted = list(only) or list(batch.rows)
     unfinished = batch.waiting()
     waiting = [name for name in wanted if name in unfinished]
@@ -61,7 +61,7 @@ def run(batch: Batch, *options: str, only: Sequence[str] = ()) -> int:
     until = ("--until", *_last(batch, waiting)) if only else ()  # of a finished row Snakemake would know nothing
     code = _snakemake(batch, (*options, *until)) if waiting else 0
     try:
-        results.write_table()
+        runs.write_table()
     finally:
         summarise(batch)
     return 1 if set(wanted) & set(batch.waiting()) else code
@@ -143,7 +143,7 @@ def _execute(batch: Batch, row: Row, threads: int) -> None:
         finally:
             _kill(psutil.Process().children(recursive=True))
     if not row.finished():
-        raise Failed("ended without metrics.json: no cell reached results.finish, or code changed meanwhile")
+        raise Failed("ended without metrics.json: no cell reached runs.finish, or code changed meanwhile")
 
 
 def _watch() -> subprocess.Popen:
@@ -218,13 +218,13 @@ def why(batch: Batch, row: Row) -> str:
     """Say what sets a row that is to run apart from its last finished run."""
     if (row.folder / "params.json").exists():
         return "runs now, in another call" if _runs(row) else f"not finished last time: {_stopped(row)}"
-    records = [results.read_metrics(path) for path in paths.runs().glob("*/metrics.json")]
+    records = [runs.read_metrics(path) for path in paths.runs().glob("*/metrics.json")]
     records = [record for record in records if (record["batch"], record["row"]) == (batch.name, row.name)]
     if not records:
         return "new row"
     before = max(records, key=lambda record: record["finished"])["dependencies"]
-    parameters = results.check_parameters(row.notebook, row.parameters)
-    now = results.dependencies(row.notebook, parameters, row.after)
+    parameters = runs.check_parameters(row.notebook, row.parameters)
+    now = runs.dependencies(row.notebook, parameters, row.after)
     return "; ".join(
         f"{key}: {before.get(key, 'none')} -> {now.get(key, 'none')}" if key in parameters else f"{key} changed"
         for key in {**before, **now}
@@ -262,7 +262,7 @@ def summarise(batch: Batch) -> int:
             print(f"  FAILED    {name:<20} {_stopped(row)}; see {short(row.executed)}")
         else:
             print(f"  not run   {name:<20} after {', '.join(set(row.needs) & waiting.keys()) or 'nothing'}")
-    table = results.table(batch.name)[SHOWN].astype({name: float for name in ("value", "low", "high")})
+    table = runs.table(batch.name)[SHOWN].astype({name: float for name in ("value", "low", "high")})
     if len(table):
         print(f"\n{table.to_string(index=False, na_rep='', float_format=lambda x: f'{x:.4g}')}")
     print(f"\nTable: {short(paths.TABLE)}. Figures (*.png) are beside each row's executed notebook.")

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lib.gan import train
 from lib.images import data
 from lib.nets import models
-from lib.study import results
+from lib.study import runs
 from lib.study.rows import load as load_batch
 
 NETS = {  # the tutorial's own net and size, and the study's two other kinds at 64 maps
@@ -192,7 +192,7 @@ def cost(batch: Path) -> pd.DataFrame:
     lines = {}
     for row in load_batch(batch).rows.values():
         if row.notebook == "01_train_gan":
-            p = results.check_parameters(row.notebook, row.parameters)
+            p = runs.check_parameters(row.notebook, row.parameters)
             own = {name: p[name] for name in ("prior", "kernel") if p[name]}
             own |= {name: p[name] for name in ("size", "nc", "ngf", "ndf")}
             description = models.describe(p["architecture"], p["breaks"], **own)
@@ -260,7 +260,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: the faster one that there is")
     given = parser.parse_args()
     device = models.find_device(given.device)
-    print(f"{results.device_name()}, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}\n")
+    print(f"{runs.device_name()}, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}\n")
     if given.cost:
         print(cost(given.cost).round(2).to_string())
         return
@@ -274,7 +274,7 @@ def main() -> None:
     timed = given.batch_size, given.rounds, device, given.compile
     rows = [compare(name, changes, *timed) for name, changes in nets.items() if name in (given.net or nets)]
     print(pd.DataFrame(rows).T.round(2).to_string(), "\n")
-    quick = results.table("quick").drop_duplicates("run_id")[["row", "notebook", "seconds", "peak_mb"]]
+    quick = runs.table("quick").drop_duplicates("run_id")[["row", "notebook", "seconds", "peak_mb"]]
     print("The quick study, as last run:" if len(quick) else "The quick study was not run yet: make study")
     if len(quick):
         print(quick.to_string(index=False))

@@ -19,7 +19,7 @@ from sklearn.svm import LinearSVC
 from lib.images import data
 from lib.nets import batchnorm, models
 from lib.probe import features, l2svm
-from lib.study import results
+from lib.study import runs
 
 SMALL = (10_000, 7_168)  # what liblinear can do here: it copies to float64, and again to 16 bytes per value
 
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--C", type=float, default=1e-4)
     parser.add_argument("--tol", type=float, default=1e-3, help="duality gap, as a share of the objective")
     given = parser.parse_args()
-    print(f"{results.device_name()}, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}\n")
+    print(f"{runs.device_name()}, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}\n")
     faces = data.load(f"toy-faces:{given.rows}", 32)
     y = pd.qcut(faces.attributes["yaw"], 10, labels=False).to_numpy()
     _, D = models.build("imagenet32", seed=1)

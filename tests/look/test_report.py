@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from lib.look import report
-from lib.study import paths, results
+from lib.study import paths, runs
 
 WALK = "02_walk_latent_space"
 RECORD = {
@@ -41,7 +41,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def runs(tmp_path, monkeypatch):
+def site(tmp_path, monkeypatch):
     """A batch of two rows as it stands after a run: one finished, one that failed."""
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
     monkeypatch.setattr(paths, "KEPT", tmp_path / "kept")
@@ -64,19 +64,19 @@ def runs(tmp_path, monkeypatch):
     known = {"run_id": f"{WALK}-walk", "notebook": WALK, "batch": "quick", "row": "walk", "departs": "<toys>"}
     record = RECORD | known | {"parameters": {}, "dependencies": {}, "metrics": [line]}
     (tmp_path / "runs" / f"{WALK}-walk" / "metrics.json").write_text(json.dumps(record))
-    results.claim("quick", meant)
+    runs.claim("quick", meant)
     return tmp_path / "site" / "quick"
 
 
-def test_a_site(runs):
-    assert report.write("quick") == runs / "index.html"
-    assert {path.name for path in runs.iterdir()} == {"index.html", "walk.html", "failed.html", "walk.walk.png"}
-    pages = {path.stem: Page(path.read_text()) for path in runs.glob("*.html")}
+def test_a_site(site):
+    assert report.write("quick") == site / "index.html"
+    assert {path.name for path in site.iterdir()} == {"index.html", "walk.html", "failed.html", "walk.walk.png"}
+    pages = {path.stem: Page(path.read_text()) for path in site.glob("*.html")}
     for name, page in pages.items():
-        assert all(place.startswith(("data:", "#")) or (runs / place).is_file() for place in page.fetched), name
+        assert all(place.startswith(("data:", "#")) or (site / place).is_file() for place in page.fetched), name
         assert page.alts, name
         assert not [alt for alt in page.alts if len(alt) < 8 or "No description" in alt], name
-    index = (runs / "index.html").read_text()
+    index = (site / "index.html").read_text()
     assert "&lt;toys&gt;" in index
     assert "not comparable" in index
     assert re.search("failed.html.*not finished", index)
@@ -84,9 +84,9 @@ def test_a_site(runs):
     assert "index.html" in pages["walk"].links
 
 
-def test_the_player_is_on_the_page_with_its_buttons(runs):
+def test_the_player_is_on_the_page_with_its_buttons(site):
     report.write("quick")
-    page = (runs / "walk.html").read_text()
+    page = (site / "walk.html").read_text()
     assert "new Animation(frames" in page
     used = set(re.findall(r'class="fa fa-([a-z-]+)"', page))
     assert used

@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from lib.look import verdicts
-from lib.study import paths, results
+from lib.study import paths
+from lib.study.runs import COLUMNS
 
 CLAIMS = pd.DataFrame(
     [
@@ -19,7 +20,7 @@ CLAIMS = pd.DataFrame(
 
 
 def table(**columns):
-    line = dict.fromkeys(results.COLUMNS) | {"batch": "b", "row": "r", "data": "d", "departs": ""} | columns
+    line = dict.fromkeys(COLUMNS) | {"batch": "b", "row": "r", "data": "d", "departs": ""} | columns
     return pd.DataFrame([line])
 
 

@@ -14,7 +14,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from lib.probe import l2svm, newton, protocol
 from lib.probe.l2svm import L2SVM
 from lib.probe.protocol import PAPER_CS, choose_C, degenerate, draw_per_class, probe_few_labels
-from lib.study.results import Run
+from lib.study.runs import Run
 
 
 @parametrize_with_checks([L2SVM()])

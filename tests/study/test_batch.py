@@ -22,20 +22,20 @@ from filelock import FileLock
 from lib.study import batch, paths, rows
 
 GOOD = """
-from lib.study import results
-run = results.start("01_good", globals())
+from lib.study import runs
+run = runs.start("01_good", globals())
 ---
 import os
 print(repr(text))
 run.record("steps", steps)
 run.record("threads", int(os.environ["OMP_NUM_THREADS"]))
 ---
-results.finish(run)
+runs.finish(run)
 """
 BAD = """
 import os, subprocess, sys, time
-from lib.study import results
-run = results.start("02_bad", globals())
+from lib.study import runs
+run = runs.start("02_bad", globals())
 ---
 if how == "raise":
     raise RuntimeError("out of luck\\nand of more")
@@ -45,7 +45,7 @@ if how == "exit":
     sys.exit(0)
 if how == "late":
     run.record("x", 1)
-    results.finish(run)
+    runs.finish(run)
     raise RuntimeError("after the end")
 if how == "sleep":
     (run.folder / "pids").write_text(f"{os.getpid()} {subprocess.Popen(['sleep', '600']).pid}")

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from nbconvert import HTMLExporter
 
-from lib.study import paths, results, rows
+from lib.study import paths, rows, runs
 
-NOTEBOOKS = results.notebooks()
+NOTEBOOKS = runs.notebooks()
 BATCHES = sorted((paths.ROOT / "batches").glob("*.yaml"))
 
 
@@ -62,13 +62,13 @@ def test_parameters_are_typed_literals_in_one_cell(notebook):
     (cell,) = filter(is_parameters, code(notebook))
     for statement in ast.parse(cell.source).body:
         assert isinstance(statement, ast.AnnAssign), ast.unparse(statement)
-        assert statement.annotation.id in results.TYPES
+        assert statement.annotation.id in runs.TYPES
         assert type(ast.literal_eval(statement.value)).__name__ == statement.annotation.id, ast.unparse(statement)
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_parameters_are_found(name):
-    assert results.check_parameters(name, {}).keys() == results.parameters_of(name).keys()
+    assert runs.check_parameters(name, {}).keys() == runs.parameters_of(name).keys()
 
 
 def test_is_short(notebook):
