@@ -93,7 +93,8 @@ def describe_figures(notebook: nbformat.NotebookNode) -> None:
                 source = f"data:image/png;base64,{shown.pop('image/png').strip()}"
                 shown["text/html"] = f'<img alt="{alt}" src="{source}"{f" width={width}" if width else ""}>'
             elif "text/html" in shown:
-                shown["text/html"] = re.sub(r"<img(?![^>]*\balt=)", f'<img alt="{alt}"', shown["text/html"])
+                named = f'<img alt="{alt}"'  # a function: in a replacement the backslashes of LaTeX would be commands
+                shown["text/html"] = re.sub(r"<img(?![^>]*\balt=)", lambda _, named=named: named, shown["text/html"])
 
 
 def index(batch: str, ran: dict[str, Path], titles: dict[str, str]) -> str:
@@ -106,13 +107,13 @@ def index(batch: str, ran: dict[str, Path], titles: dict[str, str]) -> str:
     words = shown.columns.drop(["published", "ours", "low", "high", "run"])
     shown[words] = shown[words].map(lambda word: "" if pd.isna(word) else escape(str(word)))
     table = shown.to_html(index=False, escape=False, border=0, na_rep="", float_format="{:.4g}".format)
-    lines = [f"<!DOCTYPE html><html lang=en><meta charset=utf-8><title>{batch}</title><style>{STYLE}</style>"]
-    lines += [f"<h1>DCGAN, replicated: batch {batch}</h1>", table, "<h2>Runs</h2>"]
+    lines = [f"<!DOCTYPE html><html lang=en><meta charset=utf-8><title>{escape(batch)}</title><style>{STYLE}</style>"]
+    lines += [f"<h1>DCGAN, replicated: batch {escape(batch)}</h1>", table, "<h2>Runs</h2>"]
     for row, folder in ran.items():
         failed = "" if (folder / "metrics.json").exists() else " — <b>not finished</b>"
         lines.append(f'<h3><a href="{row}.html">{row}</a>: {escape(titles[row])}{failed}</h3><p class=figures>')
         for figure in sorted(folder.glob("*.png")):
-            alt = f"{figure.stem} of {row}"
+            alt = escape(f"{figure.stem} of {row}")
             lines.append(f'<a href="{row}.html"><img src="{row}.{figure.name}" alt="{alt}" loading=lazy></a>')
         lines.append("</p>")
     return "\n".join(lines)

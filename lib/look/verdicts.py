@@ -15,6 +15,7 @@ from lib.study import paths
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 NOT_COMPARABLE, NOT_SCORED, NOT_RUN = "not comparable", "not scored", "not run"
+MARGIN = 1.0  # by how much, in the figure's own unit, ours may miss a published figure on either side
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE, NOT_SCORED, NOT_RUN)
 
 # The probes on CIFAR-10 that answer to the paper's main number, one per training, BATCH/ROW: LINE, and what they are
@@ -62,14 +63,15 @@ def compare(table: pd.DataFrame, claims: pd.DataFrame | None = None) -> pd.DataF
 def holds(criterion: str, published: float, plus_minus: float, low: float, high: float) -> bool:
     """Tell whether our interval [low, high] meets a criterion: `at least` or `at most`, and a bound of its own.
 
-    Against a published figure the interval has to reach it within its own uncertainty; against a bound of ours, which
-    the claim itself sets, the whole interval has to lie on the right side.
+    A bound is set by the claim itself: the whole interval has to lie on its right side. A published figure is met
+    where the whole interval lies within MARGIN of it, or within its own uncertainty where that is more, on both sides:
+    a figure far above it is another measurement, and few draws, whose interval is wide, decide nothing.
     """
     way, bound = criterion[: len("at least")].strip(), criterion[len("at least") :].strip()
     if bound:
         return low >= float(bound) if way == "at least" else high <= float(bound)
-    slack = 0.0 if pd.isna(plus_minus) else plus_minus
-    return high >= published - slack if way == "at least" else low <= published + slack
+    margin = MARGIN if pd.isna(plus_minus) else max(MARGIN, plus_minus)
+    return published - margin <= low and high <= published + margin
 
 
 def _judge(row: pd.Series) -> tuple[bool | None, str, str]:
@@ -78,6 +80,8 @@ def _judge(row: pd.Series) -> tuple[bool | None, str, str]:
         return None, NOT_RUN, "no row of the table stands beside it"
     if pd.isna(row["criterion"]):
         return None, NOT_SCORED, "shown, no number decides it"
+    if pd.notna(row["published"]) and pd.isna(row["low"]):
+        return None, NOT_SCORED, "a single number without an interval decides nothing"
     low, high = (row["ours"] if pd.isna(row[side]) else row[side] for side in ("low", "high"))
     met = bool(holds(row["criterion"], row["published"], row["plus_minus"], low, high))
     departs = row["departs"] if isinstance(row["departs"], str) else ""

@@ -105,6 +105,25 @@ def test_a_figure_is_named_after_its_place():
     assert [Page(html).alts for html in made] == [["The *turn*: Faces turn."]] * 2
 
 
+def test_mathematics_and_backslashes_stand_under_figures_too():
+    """A heading is text, and no pattern: `\\m` and `\\1` would be commands to a regular expression."""
+    cells = [
+        nbformat.v4.new_markdown_cell(r"## From $\mathbf{z}$ to \1 & <b>" + "\n\nThe mean of $\\bar{z}$. More."),
+        nbformat.v4.new_code_cell("", outputs=[nbformat.v4.new_output("display_data", {"text/html": "<img src=x>"})]),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    report.describe_figures(notebook)
+    alts = Page(cells[1].outputs[0].data["text/html"]).alts
+    assert alts == [r"From $\mathbf{z}$ to \1 & <b>: The mean of $\bar{z}$."]
+
+
+def test_a_batch_is_called_what_it_is_called(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "KEPT", tmp_path)
+    monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
+    page = report.index("a<b>&c", {}, {})
+    assert "<title>a&lt;b&gt;&amp;c</title>" in page and "<b>" not in page
+
+
 def test_nothing_run_says_what_makes_it(tmp_path, monkeypatch):
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
     with pytest.raises(ValueError, match="no executed notebook of quick in .*: `make study` makes them"):

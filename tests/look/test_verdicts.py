@@ -10,6 +10,7 @@ from lib.study.runs import COLUMNS
 CLAIMS = pd.DataFrame(
     [
         ("a.figure", "paper", "an accuracy", 80.0, 0.5, "at least"),
+        ("a.rough.figure", "paper", "an accuracy", 80.0, 2.0, "at least"),
         ("an.error", "paper", "an error", 20.0, None, "at most"),
         ("a.bound", "paper", "a walk", None, None, "at most 4"),
         ("a.picture", "paper", "a figure", None, None, None),
@@ -32,11 +33,15 @@ def verdict(**columns):
 @pytest.mark.parametrize(
     ("published", "low", "high", "holds"),
     [
-        ("a.figure", 79.0, 79.6, True),  # reaches 80 within its +-0.5
-        ("a.figure", 78.0, 79.4, False),
-        ("a.figure", 85.0, 86.0, True),
+        ("a.figure", 79.0, 81.0, True),  # within a point of 80 on both sides
+        ("a.figure", 78.9, 79.6, False),
+        ("a.figure", 80.4, 81.1, False),
+        ("a.figure", 85.0, 86.0, False),  # far above is another measurement
+        ("a.figure", 48.3, 91.7, False),  # two draws, 60 and 80: their interval reaches everything
+        ("a.rough.figure", 78.0, 82.0, True),  # within its own +-2
+        ("a.rough.figure", 77.9, 82.0, False),
         ("an.error", 19.0, 21.0, True),
-        ("an.error", 20.1, 22.0, False),
+        ("an.error", 18.0, 19.0, False),
         ("a.bound", 2.0, 3.9, True),
         ("a.bound", 3.0, 4.1, False),  # a bound of ours: the whole interval has to lie below
     ],
@@ -47,9 +52,10 @@ def test_criteria(published, low, high, holds):
     assert verdict(**ours, departs="drawn faces") == (holds, "not comparable")
 
 
-def test_a_number_without_interval_stands_for_itself():
-    assert verdict(published="a.figure", value=81.0) == (True, "reproduced")
-    assert verdict(published="a.figure", value=70.0) == (False, "not reproduced")
+def test_a_figure_is_not_met_by_one_number_without_an_interval():
+    holds, given = verdict(published="a.figure", value=80.0)
+    assert pd.isna(holds) and given == "not scored"
+    assert verdict(published="a.bound", value=3.0) == (True, "reproduced"), "a bound of ours takes it as it is"
 
 
 def test_pictures_and_what_was_not_run():
