@@ -56,7 +56,7 @@ bench: setup ## measure training against a plain loop, the probe against libline
 table: setup ## rebuild results/table.csv from the runs
 	@$(BIN)/python -m lib table
 
-keep: setup ## keep a run's record and figures in git: make keep RUN=01_train_gan-0123456789
+keep: setup ## keep a run's record in git: make keep RUN=01_train_gan-0123456789
 	@$(BIN)/python -m lib keep $(RUN)
 
 ship: setup ## make a run's net one of those that come with the study: make ship RUN=01_train_gan-0123456789 NAME=digits

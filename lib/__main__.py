@@ -17,7 +17,7 @@ def main() -> int:
     commands.choices["run"].add_argument("--rows", nargs="+", default=[], help="only these, and what they need")
     commands.choices["execute"].add_argument("row")
     commands.choices["execute"].add_argument("--threads", type=int)
-    commands.add_parser("keep", help="copy a run's record and figures to where git keeps them").add_argument("run")
+    commands.add_parser("keep", help="copy a run's record to where git keeps them").add_argument("run")
     commands.add_parser("report", help="write a batch's executed notebooks as pages").add_argument("batch")
     commands.add_parser("table", help="rebuild results/table.csv")
     given, options = parser.parse_known_args()

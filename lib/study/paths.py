@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 NOTEBOOKS = Path(os.environ.get("STUDY_NOTEBOOKS", ROOT / "notebooks"))
 NETS = ROOT / "results" / "nets"  # small trained nets that git keeps
 RESULTS = Path(os.environ.get("STUDY_RESULTS", ROOT / "results"))
-KEPT = RESULTS / "kept"  # metrics and figures of the runs that git keeps
+KEPT = RESULTS / "kept"  # records of the runs that git keeps
 TABLE = RESULTS / "table.csv"
 PUBLISHED = ROOT / "data" / "published.csv"
 

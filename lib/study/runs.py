@@ -287,7 +287,7 @@ def write_table() -> Path:
 
 
 def keep(run: str) -> Path:
-    """Copy a finished batch run's record and figures to where git keeps them; return the folder."""
+    """Copy a finished batch run's record, without its figures, to where git keeps them; return the folder."""
     record = next((record for record in _made_here() if record["run_id"] == run), None)
     if not record:
         raise ValueError(f"no finished run {run} in {paths.runs()}")
@@ -297,8 +297,6 @@ def keep(run: str) -> Path:
     part = target.with_name(f"{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    for path in (paths.runs() / run).glob("*.png"):
-        shutil.copy(path, part)
     paths.write_atomically(part / "metrics.json", json.dumps(record, indent=1).encode())
     shutil.rmtree(target, ignore_errors=True)
     return part.rename(target)

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+from fnmatch import fnmatch
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -130,3 +132,40 @@ def test_nothing_run_says_what_makes_it(tmp_path, monkeypatch):
         report.write("quick")
     with pytest.raises(ValueError, match="`make batch BATCH=batches/real.yaml` makes them"):
         report.write(Path("batches/real.yaml").stem)
+
+
+MIB = 2**20
+NOT_IN_GIT = ("*/.venv/*", "*/.git/*", "*/results/runs/*", "*/results/site/*", "*/data/packed/*", "*/data/downloads/*",
+              "*/__pycache__/*", "*/.*_cache/*", "*.egg-info/*")  # fmt: skip
+
+
+def tracked_files():
+    """The files of git; of a tree without git, all but what .gitignore names."""
+    git = subprocess.run(["git", "-C", paths.ROOT, "ls-files", "-z"], capture_output=True, text=True)
+    if not git.returncode:
+        return [path for name in git.stdout.split("\0") if name and (path := paths.ROOT / name).is_file()]
+    found = (path for path in paths.ROOT.rglob("*") if path.is_file())
+    return [path for path in found if not any(path.match(pattern) or fnmatch(path, pattern) for pattern in NOT_IN_GIT)]
+
+
+def test_the_tree_is_small_enough_to_be_copied_in_minutes():
+    files = [path for path in tracked_files() if paths.NETS not in path.parents]
+    assert len(files) > 100
+    assert sum(path.stat().st_size for path in files) <= 30 * MIB
+
+
+def test_git_holds_only_pictures_that_are_shown_and_each_of_them_small():
+    shown = "".join(
+        (paths.ROOT / name).read_text() for name in ("README.md", "results/NUMBERS.md") if (paths.ROOT / name).exists()
+    )
+    pictures = [path for path in tracked_files() if path.suffix in (".png", ".webp", ".jpg", ".svg", ".gif")]
+    assert pictures
+    for path in pictures:
+        assert path.stat().st_size < 0.2 * MIB, path
+        assert path.name in shown, f"{path} is shown nowhere"
+
+
+def test_every_link_of_the_readme_leads_somewhere():
+    text = (paths.ROOT / "README.md").read_text()
+    for place in re.findall(r"\]\((?!https?://|#)([^)# ]+)", text):
+        assert (paths.ROOT / place).exists(), place
