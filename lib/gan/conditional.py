@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from lib.gan import train
 from lib.gan.train import Settings
+from lib.study import chance
 
 CONVOLUTION = {"kernel_size": 5, "stride": 2, "padding": 2, "bias": False}
 HALVINGS = 2  # the image's side over that of the smallest maps, as a power of two: 28 to 7
@@ -104,12 +105,13 @@ def fit(
         raise ValueError(f"images of {tuple(x.shape[1:])} do not fit a net for {G.shape}: change size or nc")
     if len(x) < settings.batch_size:
         raise ValueError(f"{len(x)} images are fewer than one minibatch of {settings.batch_size}: lower batch_size")
-    generator = torch.Generator().manual_seed(settings.seed)
-    for net in (G, D):
+    for name, net in (("G", G), ("D", D)):
+        generator = torch.Generator().manual_seed(chance.stream(settings.seed, "weights", name))
         for weight in net.parameters():
             if weight.dim() > 1:
                 nn.init.normal_(weight, 0, 0.02, generator=generator)
         net.to(device, memory_format=torch.channels_last)
+    generator = torch.Generator().manual_seed(chance.stream(settings.seed, "z", "training"))
     total, log = train.steps_of(settings, len(x)), []
     adam = {"lr": settings.lr, "betas": (settings.beta1, 0.999), "weight_decay": settings.weight_decay, "fused": True}
     optimizers = {name: torch.optim.Adam(net.parameters(), **adam) for name, net in (("G", G), ("D", D))}

@@ -21,6 +21,7 @@ from lib.gan import cpu_gradients
 from lib.gan.cuda_graph import Recorded
 from lib.images import data
 from lib.nets.models import Discriminator, Generator
+from lib.study import chance
 
 SAMPLES = 64  # images of the fixed z that show the training's course
 
@@ -82,8 +83,9 @@ class Training:
             name: torch.optim.Adam(net.parameters(), s.lr, (s.beta1, 0.999), **how)
             for name, net in (("G", self.G), ("D", self.D))
         }
-        self.z_generator = torch.Generator(self.device).manual_seed(s.seed)
-        self.fixed_z = self.G.sample_z(SAMPLES, torch.Generator().manual_seed(s.seed)).to(self.device)
+        self.z_generator = torch.Generator(self.device).manual_seed(chance.stream(s.seed, "z", "training"))
+        fixed = torch.Generator().manual_seed(chance.stream(s.seed, "z", "fixed"))
+        self.fixed_z = self.G.sample_z(SAMPLES, fixed).to(self.device)
         turns = [("D", "G")] if s.update == "both" else [("D",), ("G",)]  # who is updated on a minibatch, in turn
         plain = [partial(self._play, turn) for turn in turns]
         self.plays = [Recorded(play, self.z_generator) for play in plain] if on_gpu else plain

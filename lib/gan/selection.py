@@ -17,6 +17,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from lib.images.data import UNLABELLED, ImageSet
 from lib.nets import batchnorm, judges, weights
 from lib.nets.judges import AttributeNet
+from lib.study import chance
 
 
 class Extractor(nn.Module):
@@ -37,12 +38,14 @@ def fit_extractor(images: ImageSet, rows: Tensor, seed: int, most: int = 12_800,
 
     Where they have no two classes it stays random, its batch norm set to them.
     """
-    some = images[rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:most]]]
+    drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(chance.stream(seed, "extractor", "rows")))
+    some = images[rows[drawn[:most]]]
     y = torch.as_tensor(some.y)
     if len(y[y != UNLABELLED].unique()) > 1:
         x, truth = some.x[y != UNLABELLED], torch.eye(len(some.classes))[y[y != UNLABELLED]].numpy()
-        return Extractor(judges.fit(x, truth, some.classes, max(1, most // len(x)), seed, ndf))
-    random = AttributeNet(["none"], some.x.shape[-1], some.x.shape[1], ndf, seed)
+        epochs, own = max(1, most // len(x)), chance.stream(seed, "extractor")
+        return Extractor(judges.fit(x, truth, some.classes, epochs, own, ndf))
+    random = AttributeNet(["none"], some.x.shape[-1], some.x.shape[1], ndf, chance.stream(seed, "extractor"))
     batchnorm.recalibrate_batchnorm(random.body, some.x[:1280])
     return Extractor(random.eval())
 
@@ -74,7 +77,8 @@ def frechet_distances(
         metric.update(_in_colour(batch.to(device).float() / 255, bool(inception)), real=True)
     for step, path in snapshots.items():
         G = weights.load_net(path)[0].to(device)
-        z = G.sample_z(max(1000, len(held_out)), torch.Generator().manual_seed(seed)).to(device)
+        own = torch.Generator().manual_seed(chance.stream(seed, "z", "evaluation"))
+        z = G.sample_z(max(1000, len(held_out)), own).to(device)
         batchnorm.recalibrate_batchnorm(G, z)
         metric.reset()
         with torch.no_grad():

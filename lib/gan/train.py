@@ -28,7 +28,7 @@ from lib.images import data
 from lib.images.data import ImageSet
 from lib.nets import models, weights
 from lib.nets.models import Description
-from lib.study import paths, runs
+from lib.study import chance, paths, runs
 
 GRIDS = 8  # times at which samples are taken
 CHECKS = 20  # times at which the nets' health is measured
@@ -131,7 +131,7 @@ def _note(
         paths.append_line(folder / "log.jsonl", json.dumps(line))
     if step in due["snapshot"]:
         diagnostics.require_finite({"step": step} | training.norms())
-        weights.save_net(folder / f"snapshot-{step:06d}.safetensors", training.G, training.D, {"step": step})
+        weights.save_net(folder / f"snapshot-{step:09d}.safetensors", training.G, training.D, {"step": step})
 
 
 def steps_of(settings: Settings, n: int) -> int:
@@ -150,8 +150,8 @@ def minibatches(x: Tensor, settings: Settings, start: int, total: int, rows: Ten
     for step in range(start, total):
         if step // per_epoch != epoch:
             epoch = step // per_epoch
-            chance = torch.Generator().manual_seed(settings.seed * 100_003 + epoch)
-            order = rows[torch.randperm(len(rows), generator=chance)]
+            generator = torch.Generator().manual_seed(chance.stream(settings.seed, "order", epoch))
+            order = rows[torch.randperm(len(rows), generator=generator)]
         first = step % per_epoch * settings.batch_size
         yield x[order[first : first + settings.batch_size].to(x.device)]
 
@@ -194,7 +194,8 @@ def _ahead(batches: Iterator[Tensor]) -> Iterator[Tensor]:
 
 def snapshots_in(folder: Path) -> dict[int, Path]:
     """Return the snapshots of a training's folder by the step at which they were taken."""
-    return {int(path.stem.removeprefix("snapshot-")): path for path in sorted(folder.glob("snapshot-*.safetensors"))}
+    found = {int(path.stem.removeprefix("snapshot-")): path for path in folder.glob("snapshot-*.safetensors")}
+    return dict(sorted(found.items()))  # as numbers: as text, step 1000000 would come before step 200000
 
 
 def _check_images(description: Description, settings: Settings, x: Tensor, rows: Tensor) -> None:

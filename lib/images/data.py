@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from lib.images import sources
 from lib.images.sources import Decode, Source
-from lib.study import paths
+from lib.study import chance, paths
 
 UNLABELLED = -1
 FORMAT = 1  # of a packed set; raise it when packing changes, and every set is packed anew
@@ -78,7 +78,7 @@ def hold_out(n: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
     """Return the rows of n images to train on, and a random share of them to choose the snapshot by."""
     if not 0 <= share < 1:
         raise ValueError(f"held_out = {share}: must be a share from 0, and below 1")
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(chance.stream(seed, "hold-out")))
     held = round(share * n)
     return order[held:].sort().values, order[:held].sort().values
 

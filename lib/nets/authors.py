@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from lib.nets import batchnorm, models
 from lib.nets.models import Description, Discriminator, Generator
-from lib.study import paths
+from lib.study import chance, paths
 
 HOME = "github.com/Newmu/dcgan_code"
 ARCHIVE = "radford2015-weights"  # .tar.gz, or a folder: the authors' folders with each .jl file's arrays as .npy
@@ -109,7 +109,7 @@ def load_radford2015(folder: Path, **changes: int) -> tuple[Generator, Discrimin
     if gone[G]:
         G = Missing(f"this G cannot be used: missing {', '.join(gone[G].values())}")
         return G.eval(), D.eval()
-    z = G.sample_z(ROWS, torch.Generator().manual_seed(0))
+    z = G.sample_z(ROWS, torch.Generator().manual_seed(chance.stream(0, "statistics")))
     batchnorm.recalibrate_batchnorm(G, z)
     with torch.no_grad():
         samples = torch.cat([G(batch) for batch in z.split(128)])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lib.images import data
 from lib.nets import models, supervised
 from lib.nets.models import Discriminator
+from lib.study import chance
 
 
 class AttributeNet(nn.Module):
@@ -25,7 +26,7 @@ class AttributeNet(nn.Module):
         description = models.describe("tutorial64", size=size, nc=nc, ndf=ndf)
         self.body = Discriminator(description)
         self.body.head = nn.Linear(self.body.head.in_features, len(self.names))
-        models.initialise(self, torch.Generator().manual_seed(seed))
+        models.initialise(self, torch.Generator().manual_seed(chance.stream(seed, "weights", "judge")))
         nn.init.zeros_(self.body.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
+from lib.study import chance
+
 GRID = 4  # G's projection and D's last convolution are GRID x GRID maps in every net of the paper
 
 
@@ -132,10 +134,9 @@ def build(architecture: str, seed: int = 0, **changes: int | str | float) -> tup
 
 def from_description(description: Description, seed: int = 0) -> tuple["Generator", "Discriminator"]:
     """Build G and D from a description, initialised from `seed`."""
-    generator = torch.Generator().manual_seed(seed)
     G, D = Generator(description), Discriminator(description)
-    for net in (G, D):
-        initialise(net, generator)
+    for name, net in (("G", G), ("D", D)):
+        initialise(net, torch.Generator().manual_seed(chance.stream(seed, "weights", name)))
     return G, D
 
 

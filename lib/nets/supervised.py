@@ -16,14 +16,17 @@ from torch import Tensor, nn
 from lib.images import data
 from lib.nets import models
 from lib.nets.models import Description
+from lib.study import chance
 
 
 def classifier(description: Description, classes: int, dropout: float = 0.0, seed: int = 0) -> nn.Module:
     """Return D's whole architecture with one logit per class: images (N, nc, size, size) -> (N, classes)."""
     whole = Description(**{field.name: getattr(description, field.name) for field in fields(Description)})
-    net = models.from_description(whole, seed)[1]  # of a published D the last layers may be missing
+    net = models.from_description(whole, chance.stream(seed, "classifier"))[
+        1
+    ]  # of a published D the last layers may be missing
     net.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(net.head.in_features, classes))
-    models.initialise(net.head, torch.Generator().manual_seed(seed))
+    models.initialise(net.head, torch.Generator().manual_seed(chance.stream(seed, "weights", "head")))
     nn.init.zeros_(net.head[1].bias)
     return net
 
@@ -59,8 +62,8 @@ def fit(
     steps = max(1, round(epochs * per_epoch))
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 1)
-    generator = torch.Generator().manual_seed(seed)
-    torch.manual_seed(seed)  # dropout and augmentation draw from the global generator
+    generator = torch.Generator().manual_seed(chance.stream(seed, "order"))
+    torch.manual_seed(chance.stream(seed, "dropout"))  # it and augmentation draw from the global generator
     for step in range(steps):
         if step % per_epoch == 0:
             order = torch.randperm(len(x), generator=generator)

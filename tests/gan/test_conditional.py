@@ -8,6 +8,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from lib.gan import conditional, train
 from lib.gan.conditional import Discriminator, Generator, beside, fit, sample
 from lib.images import data
+from lib.study import chance
 
 X = torch.randint(0, 256, (96, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 Y = torch.arange(96) % 3
@@ -125,10 +126,11 @@ def test_the_first_steps_by_hand():
     ours, plain = pair(), pair()
     s = settings(epochs=1, weight_decay=0.0)
     fit(*ours, X[:64], Y[:64], s, progress=False)
-    generator = torch.Generator().manual_seed(0)
-    for net in plain:
+    for name, net in zip("GD", plain, strict=True):
+        generator = torch.Generator().manual_seed(chance.stream(0, "weights", name))
         for weight in net.parameters():
             torch.nn.init.normal_(weight, 0, 0.02, generator=generator)
+    generator = torch.Generator().manual_seed(chance.stream(0, "z", "training"))
     adams = [torch.optim.Adam(net.parameters(), s.lr, (s.beta1, 0.999)) for net in plain]
     G, D = plain
     for step, rows in enumerate(train.minibatches(torch.arange(64), s, 0, 2)):

@@ -11,6 +11,7 @@ from scipy import linalg
 from lib.gan import diagnostics, selection
 from lib.images import data
 from lib.nets import batchnorm, models, weights
+from lib.study import chance
 
 NET = models.describe("tutorial64", size=16, nc=1, ngf=8, ndf=8)
 
@@ -96,7 +97,7 @@ def test_the_distance_is_frechets(tmp_path, digits):
     weights.save_net(path, G, D, {})
     extractor = selection.fit_extractor(digits, torch.arange(1000), 0, most=1280)
     found = selection.frechet_distances({7: path}, digits.x[1000:], extractor, seed=3)
-    z = G.sample_z(1000, torch.Generator().manual_seed(3))
+    z = G.sample_z(1000, torch.Generator().manual_seed(chance.stream(3, "z", "evaluation")))
     batchnorm.recalibrate_batchnorm(G, z)
     with torch.no_grad():
         one, other = extractor(G(z).add(1).div(2)).double(), extractor(digits.x[1000:].float() / 255).double()

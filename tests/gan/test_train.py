@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from lib.gan import checkpoints, train
 from lib.images import data
 from lib.nets import models, weights
+from lib.study import chance
 
 X = torch.randint(0, 256, (200, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 NET = models.describe("tutorial64", size=16, nc=1, ngf=8, ndf=8)
@@ -37,11 +38,9 @@ def plain_loop(steps, **changes):
     G, D = models.from_description(NET, s.seed)
     G.train(), D.train()
     optG, optD = (torch.optim.Adam(n.parameters(), s.lr, (s.beta1, 0.999), weight_decay=s.weight_decay) for n in (G, D))
-    generator, losses = torch.Generator().manual_seed(s.seed), []
+    generator, losses = torch.Generator().manual_seed(chance.stream(s.seed, "z", "training")), []
     with torch.no_grad():
-        G(
-            G.sample_z(train.SAMPLES, torch.Generator().manual_seed(s.seed))
-        )  # the first grid moves running averages only
+        G(torch.randn(train.SAMPLES, 100))  # the first grid moves running averages only
     for batch in train.minibatches(X, s, 0, steps):
         real, z = data.to_float(batch), G.sample_z(s.batch_size, generator)
         ones = torch.ones(s.batch_size)
@@ -114,6 +113,26 @@ def test_alternation_updates_one_net_at_a_time():
         assert changed == {expected} and f"loss_{expected}" in measured
 
 
+def test_one_seed_gives_each_purpose_numbers_of_its_own():
+    """The first minibatch's z was the fixed z, and the z by which snapshots are chosen."""
+    training = train.Training(*models.from_description(NET, 0), settings(seed=0), torch.device("cpu"))
+    first = training.G.sample_z(train.SAMPLES, training.z_generator)
+    bare = training.G.sample_z(train.SAMPLES, torch.Generator().manual_seed(0))
+    drawn = torch.cat([first, training.fixed_z, bare, training.G.projection.weight[: train.SAMPLES] / 0.02])
+    alike = torch.corrcoef(drawn).triu(1)  # of vectors of 100: independent ones stay below 6 sigma
+    assert alike.abs().max() < 0.6
+
+
+def test_neighbouring_seeds_share_no_epochs_order():
+    """Seed 1's epochs were seed 0's from epoch 100,003 on."""
+    x, n = torch.arange(4096).view(-1, 1, 1, 1), 1
+    order = {
+        (seed, epoch): next(train.minibatches(x, settings(seed=seed, batch_size=4096), epoch, epoch + n)).flatten()
+        for seed, epoch in ((0, 100_003), (1, 0), (0, 0))
+    }
+    assert not torch.equal(order[0, 100_003], order[1, 0]) and not torch.equal(order[0, 0], order[1, 0])
+
+
 def test_minibatches_cover_each_epoch_once():
     s = settings(batch_size=50)
     x = torch.arange(200).view(200, 1, 1, 1)
@@ -128,9 +147,19 @@ def test_samples_and_snapshots(tmp_path):
     training = train.fit(NET, settings(), X, tmp_path, snapshots=3, progress=False)
     assert sorted(training.samples)[0] == 0 and sorted(training.samples)[-1] == 12
     assert training.samples[12].shape == (64, 1, 16, 16) and training.samples[12].dtype == torch.uint8
-    assert train.snapshots_in(tmp_path) == {s: tmp_path / f"snapshot-{s:06d}.safetensors" for s in (4, 8, 12)}
-    G, D, record = weights.load_net(tmp_path / "snapshot-000012.safetensors")
+    assert train.snapshots_in(tmp_path) == {s: tmp_path / f"snapshot-{s:09d}.safetensors" for s in (4, 8, 12)}
+    G, D, record = weights.load_net(tmp_path / "snapshot-000000012.safetensors")
     assert record == {"step": 12} and torch.equal(D.head.weight, training.D.head.weight)
+
+
+def test_snapshots_come_in_the_order_of_their_steps(tmp_path):
+    """Beyond a million minibatches too, and where older names have six digits."""
+    names = {200_000: "200000", 1_000_000: "1000000", 995_760: "000995760", 1_659_600: "001659600", 7: "000007"}
+    for name in names.values():
+        (tmp_path / f"snapshot-{name}.safetensors").touch()
+    found = train.snapshots_in(tmp_path)
+    assert list(found) == [7, 200_000, 995_760, 1_000_000, 1_659_600]
+    assert all(path.stem == f"snapshot-{names[step]}" for step, path in found.items())
 
 
 def test_a_small_net_learns_something(tmp_path):

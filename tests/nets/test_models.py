@@ -8,6 +8,7 @@ from torch import nn
 
 from lib.nets import batchnorm, models
 from lib.probe import features
+from lib.study import chance
 
 
 def conv_shapes(net):
@@ -189,6 +190,18 @@ def test_initialisation():
     other, _ = models.build("tutorial64", seed=4)
     assert torch.equal(G.projection.weight, again.projection.weight)
     assert not torch.equal(G.projection.weight, other.projection.weight)
+
+
+def test_weights_share_nothing_with_z_nor_g_with_d():
+    """One seed for both made row i of the projection 0.02 times z_i, and unit i answered z_i with ten sigma."""
+    G, D = models.build("tutorial64", seed=0, size=32, nc=1, ngf=16, ndf=16)
+    for seed in (0, chance.stream(0, "z", "training")):
+        z = G.sample_z(64, torch.Generator().manual_seed(seed))
+        answers = G.projection(z)  # (64, units), each N(0, 0.02 * 10)
+        assert (answers.diagonal().mean() / answers.std()).abs() < 3 / 8
+    weights = [next(p for p in net.parameters() if p.dim() > 1).flatten()[:64] for net in (G, D)]
+    assert (weights[0] - weights[1]).abs().max() > 0.02
+    assert torch.corrcoef(torch.stack(weights))[0, 1].abs() < 3 / 8
 
 
 def test_priors():

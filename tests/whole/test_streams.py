@@ -1,0 +1,45 @@
+"""Every draw has a stream of its own: no generator begins from a bare seed, wherever it is made."""
+
+import ast
+
+import nbformat
+import pytest
+
+from lib.study import paths
+
+SEEDED = {"manual_seed", "default_rng", "random_state"}
+ROOMS = ["nets", "gan"]
+NOTEBOOKS = ["01", "08"]
+
+
+def sources():
+    for room in ROOMS:
+        for path in sorted((paths.ROOT / "lib" / room).glob("*.py")):
+            yield pytest.param(path.read_text(), id=f"{room}.{path.stem}")
+    for number in NOTEBOOKS:
+        (path,) = (paths.ROOT / "notebooks").glob(f"{number}_*.ipynb")
+        cells = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+        yield pytest.param("\n".join(cells), id=path.stem)
+
+
+def seeds(source):
+    """Yield what seeds a generator, as source: the first argument of manual_seed(...), random_state=..., and so on."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in SEEDED:
+                yield ast.unparse(node.args[0]) if node.args else ""
+            yield from (ast.unparse(keyword.value) for keyword in node.keywords if keyword.arg in SEEDED)
+
+
+@pytest.mark.parametrize("source", list(sources()))
+def test_no_generator_begins_from_a_bare_seed(source):
+    assert [seed for seed in seeds(source) if not seed.startswith(("chance.stream(", "stream("))] == []
+
+
+def test_a_bare_seed_would_be_found():
+    wrong = "torch.manual_seed(seed); np.random.default_rng([seed, 1]); KMeans(random_state=seed); default_rng()"
+    assert sorted(seeds(wrong)) == ["", "[seed, 1]", "seed", "seed"]
+    assert list(seeds("torch.Generator().manual_seed(chance.stream(seed, 'weights'))")) == [
+        "chance.stream(seed, 'weights')"
+    ]
