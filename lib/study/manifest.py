@@ -23,6 +23,8 @@ from lib.study import paths
 
 THREADS = 16  # that read and hash: on network storage most of them wait
 CHUNK = 256  # files per task of a thread
+SMALL = 2**20  # bytes of a file that is read whole
+TOGETHER = 20_000  # digests written at once: each writing waits for the disk
 SETTLED = 2 * 10**9  # nanoseconds; a younger file may change again within its clock's tick, and is not remembered
 IGNORED = {  # what systems, not people, put into a folder, in small letters
     "__macosx", "@eadir", "@tmp", "#recycle", "@recycle", "#snapshot", "@recently-snapshot", "$recycle.bin", "recycler",
@@ -185,12 +187,17 @@ class _Memory:
         missing = [i for i, digest in enumerate(known) if digest is None]
         chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
         bar = tqdm(total=len(missing), desc=f"reading {place}", unit=" files", delay=3, mininterval=10)
+        settled = []
         with bar, ThreadPoolExecutor(THREADS) as pool:
             for rows, read in zip(chunks, pool.map(_read_files, ([files[i] for i in c] for c in chunks)), strict=True):
-                for i, (digest, _) in zip(rows, read, strict=True):
+                for i, (digest, is_settled) in zip(rows, read, strict=True):
                     known[i] = digest
-                self.put([(stamps[i], digest) for i, (digest, settled) in zip(rows, read, strict=True) if settled])
+                    settled += [(stamps[i], digest)] * is_settled
+                if len(settled) >= TOGETHER:
+                    self.put(settled)
+                    settled = []
                 bar.update(len(rows))
+        self.put(settled)
         return known
 
 
@@ -201,6 +208,6 @@ def _read_files(files: list[str]) -> list[tuple[bytes, bool]]:
         began = time.time_ns()
         with open(path, "rb", buffering=0) as file:
             status = os.fstat(file.fileno())
-            digest = hashlib.file_digest(file, "sha256").digest()[:16]
-        read.append((digest, began - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED))
+            content = hashlib.sha256(file.read()) if status.st_size < SMALL else hashlib.file_digest(file, "sha256")
+        read.append((content.digest()[:16], began - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED))
     return read
