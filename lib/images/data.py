@@ -55,6 +55,16 @@ class ImageSet:
             attributes = attributes.iloc[rows if isinstance(rows, slice) else np.asarray(rows)].reset_index(drop=True)
         return replace(self, x=self.x[rows], y=self.y[rows], attributes=attributes)
 
+    def labelled(self) -> "ImageSet":
+        """Return the images that have a label, and say how many have none. Raises ValueError where all have none."""
+        rows = (self.y != UNLABELLED).nonzero()[:, 0]
+        if not len(rows):
+            raise ValueError(f"{self.name}: none of its {len(self)} images has a label; name another split or set")
+        if len(rows) == len(self):
+            return self
+        print(f"{self.name}: {len(self) - len(rows)} of {len(self)} images have no label, and are left out")
+        return self[rows]
+
     @property
     def checksum(self) -> str:
         """SHA-256 of the images, in hex: what a training depends on."""

@@ -25,7 +25,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from lib.images import toys
+from lib.images import faces, pen, rooms
 from lib.study import paths
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
@@ -60,8 +60,10 @@ def find(name: str, size: int, root: Path, split: str) -> tuple[str, Callable[[]
     if kind in ("toy-faces", "toy-rooms"):
         if not (rest.isdecimal() and int(rest) >= 5) and colon:
             raise ValueError(f"data set {name!r}: say {kind}:N with a whole number N of at least 5")
-        code = hashlib.sha256(Path(toys.__file__).read_bytes()).hexdigest()  # a changed drawing is packed anew
-        return code, partial(_toys, kind, int(rest or 10_000), size)
+        drawn = faces if kind == "toy-faces" else rooms
+        code = b"".join(Path(module.__file__).read_bytes() for module in (pen, drawn))
+        # a changed drawing is packed anew
+        return hashlib.sha256(code).hexdigest(), partial(_toys, kind, int(rest or 10_000), size)
     if name == "digits":
         return "", partial(_digits, size)
     if kind in TORCHVISION and bool(rest) == (kind == "lsun"):
@@ -93,7 +95,7 @@ def _digits(size: int) -> Source:
 
 def _toys(kind: str, n: int, size: int) -> Source:
     """Draw n images to train on (seed 0) and n // 5 to test on (seed 1)."""
-    draw = toys.draw_faces if kind == "toy-faces" else toys.draw_rooms
+    draw = faces.draw_faces if kind == "toy-faces" else rooms.draw_rooms
     drawn = {"train": draw(n, size, seed=0), "test": draw(n // 5, size, seed=1)}
     keys = [(split, "all", f"{i:08d}") for split, (x, _) in drawn.items() for i in range(len(x))]
     images = chain.from_iterable(x for x, _ in drawn.values())  # (3, size, size) each

@@ -20,7 +20,7 @@ from PIL import Image
 from scipy.io import savemat
 from torch.testing import assert_close
 
-from lib.images import data, sources, toys
+from lib.images import data, faces, pen, rooms, sources
 from lib.images.data import load, to_float, to_uint8
 from lib.study import paths
 
@@ -102,6 +102,19 @@ def test_rows_are_chosen_together():
         assert len(chosen) == 2
         assert chosen.x.flatten().tolist() == chosen.y.tolist() == chosen.attributes["a"].tolist() == [1, 2]
         assert chosen.attributes.index.tolist() == [0, 1]
+
+
+def test_unlabelled_images_are_left_out_and_counted(tmp_path, capsys):
+    write_folder(tmp_path / "a", TREE)
+    images = load("folder:a", 8, "all").labelled()
+    assert images.y.tolist() == [1, 0, 1, 1]
+    assert colours(images) == [RED, RED, GREEN, BLUE]
+    assert "2 of 6 images have no label, and are left out" in capsys.readouterr().out
+    whole = load("folder:a", 8)
+    assert whole.labelled() is whole
+    assert capsys.readouterr().out == ""
+    with pytest.raises(ValueError, match="none of its 1 images has a label"):
+        load("folder:a", 8, "unlabelled").labelled()
 
 
 def test_checksum_is_of_the_images(tmp_path):
@@ -510,7 +523,7 @@ def draw(n: int, size: int, seed: int) -> tuple[np.ndarray, pd.DataFrame]:
 
 @pytest.mark.parametrize("name", ["toy-faces", "toy-rooms"])
 def test_toys_keep_order_and_attributes(monkeypatch, name):
-    monkeypatch.setattr(toys, name.replace("toy-", "draw_"), draw)
+    monkeypatch.setattr({"toy-faces": faces, "toy-rooms": rooms}[name], name.replace("toy-", "draw_"), draw)
     train, test = load(f"{name}:50", 16), load(f"{name}:50", 16, "test")
     assert colours(train) == [(i, 0, 0) for i in range(50)]
     assert colours(test) == [(i, 1, 0) for i in range(10)]
@@ -520,20 +533,21 @@ def test_toys_keep_order_and_attributes(monkeypatch, name):
     pd.testing.assert_frame_equal(test.attributes, draw(10, 16, 1)[1])
 
 
-def test_toys_are_drawn_again_when_their_code_changes(monkeypatch, tmp_path):
-    monkeypatch.setattr(toys, "draw_faces", draw)
+@pytest.mark.parametrize("module", [faces, pen])
+def test_toys_are_drawn_again_when_their_code_changes(monkeypatch, tmp_path, module):
+    monkeypatch.setattr(faces, "draw_faces", draw)
     load("toy-faces:5", 16)
-    monkeypatch.setattr(toys, "draw_faces", lambda n, size, seed: draw(n, size, 9))
+    monkeypatch.setattr(faces, "draw_faces", lambda n, size, seed: draw(n, size, 9))
     assert colours(load("toy-faces:5", 16))[0] == (0, 0, 0)
-    monkeypatch.setattr(toys, "__file__", str(write_folder(tmp_path / "t", {"toys.py": b"new"}) / "toys.py"))
+    monkeypatch.setattr(module, "__file__", str(write_folder(tmp_path / "t", {"new.py": b"new"}) / "new.py"))
     assert colours(load("toy-faces:5", 16))[0] == (0, 9, 0)
 
 
 def test_the_real_toys_load():
-    faces, rooms = load("toy-faces:5", 16), load("toy-rooms:5", 16)
-    assert np.array_equal(faces.x.numpy(), toys.draw_faces(5, 16, seed=0)[0])
-    pd.testing.assert_frame_equal(faces.attributes, toys.draw_faces(5, 16, seed=0)[1])
-    pd.testing.assert_frame_equal(rooms.attributes, toys.draw_rooms(5, 16, seed=0)[1])
+    people, places = load("toy-faces:5", 16), load("toy-rooms:5", 16)
+    assert np.array_equal(people.x.numpy(), faces.draw_faces(5, 16, seed=0)[0])
+    pd.testing.assert_frame_equal(people.attributes, faces.draw_faces(5, 16, seed=0)[1])
+    pd.testing.assert_frame_equal(places.attributes, rooms.draw_rooms(5, 16, seed=0)[1])
 
 
 # --- torchvision's sets, in their true formats ---------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Drawn faces and rooms: the same for the same seed, independent traits, and pixels that say what the traits say."""
 
+import hashlib
 from dataclasses import fields, replace
 
 import numpy as np
@@ -9,7 +10,8 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 
-from lib.images.toys import Face, Room, draw_faces, draw_rooms, paint_face, paint_room, window_box
+from lib.images.faces import Face, draw_faces, paint_face
+from lib.images.rooms import Room, draw_rooms, paint_room, window_box
 
 DRAW = [draw_faces, draw_rooms]
 BOX = ["window_x0", "window_y0", "window_x1", "window_y1"]
@@ -32,6 +34,20 @@ def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def room_of(row: pd.Series) -> Room:
     return Room(**{field.name: field.type(row[field.name]) for field in fields(Room)})
+
+
+@pytest.mark.parametrize(
+    ("draw", "n", "size", "seed", "digest"),
+    [
+        (draw_faces, 300, 32, 0, "5048f47fa4fc484f"),
+        (draw_faces, 50, 64, 3, "a635d6e34f2cc372"),
+        (draw_rooms, 300, 32, 0, "e7bc798787f1e7cc"),
+        (draw_rooms, 50, 64, 3, "4d6ca6a93cdb3b7f"),
+    ],
+)
+def test_not_a_pixel_changes(draw, n, size, seed, digest):
+    """Where one is meant to: raise VERSIONS beside the drawing, and write the new digest here."""
+    assert hashlib.sha256(draw(n, size, seed)[0].tobytes()).hexdigest()[:16] == digest
 
 
 @pytest.mark.parametrize("draw", DRAW)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lib.images import data, toys
+from lib.images import data, rooms
 from lib.internals import forgetting
 from lib.nets import models
 from lib.study import paths
@@ -26,17 +26,17 @@ def test_masks_written_out():
 
 def test_masks_cover_what_a_window_changes():
     """The oracle is the drawing itself: pixels that differ with and without a window."""
-    room = toys.Room(window_x=0.45)
-    box = toys.window_box(room, 32)
-    with_window = toys.paint_room(toys.Room(window_x=0.45, window=1)).astype(int)
-    changed = torch.from_numpy((with_window != toys.paint_room(room)).any(0))
+    room = rooms.Room(window_x=0.45)
+    box = rooms.window_box(room, 32)
+    with_window = rooms.paint_room(rooms.Room(window_x=0.45, window=1)).astype(int)
+    changed = torch.from_numpy((with_window != rooms.paint_room(room)).any(0))
     mask = forgetting.to_masks(np.array([box]), 32)[0]
     assert not (changed & ~mask).any()
     assert (changed & mask).sum() > 0.9 * mask.sum()
 
 
 def test_the_segmenter_finds_windows_it_has_not_seen():
-    x, traits = toys.draw_rooms(700, 32)
+    x, traits = rooms.draw_rooms(700, 32)
     boxes = traits[["window_x0", "window_y0", "window_x1", "window_y1"]].to_numpy()
     net = forgetting.fit(torch.from_numpy(x[:600]), forgetting.to_masks(boxes[:600], 32), epochs=4, seed=0)
     found = forgetting.find_boxes(net, torch.from_numpy(x[600:]) / 127.5 - 1)

@@ -6,14 +6,15 @@ import torch
 from sklearn.metrics.cluster import pair_confusion_matrix
 from sklearn.neighbors import NearestNeighbors
 
-from lib.images import data, toys
+from lib.images import data
+from lib.images.faces import draw_faces
 from lib.internals import dedup, memorisation
 from lib.nets import models
 
 
 @pytest.fixture(scope="module")
 def faces():
-    return torch.from_numpy(toys.draw_faces(300, 16)[0])
+    return torch.from_numpy(draw_faces(300, 16)[0])
 
 
 def test_collisions_written_out():
