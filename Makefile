@@ -6,10 +6,12 @@ BATCH ?= batches/quick.yaml
 ARGS ?=
 PROFILE ?=
 unexport PYTHONDONTWRITEBYTECODE # torch takes half a minute to compile at each import without it
+unexport PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX # other packages than .venv's, or another place for them
+export PIP_USER := 0
 
-# A Python that the pinned packages run on, whatever plain python3 is here.
-FITS = import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
-PYTHON ?= $(firstword $(shell for p in python3 python3.12 python3.11; do $$p -c '$(FITS)' 2>/dev/null && echo $$p; done))
+# A Python for which the pinned packages have wheels, whatever plain python3 is here.
+FITS = import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do $$p -I -c '$(FITS)' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
 help: ## list these words
@@ -18,11 +20,15 @@ help: ## list these words
 setup: $(BIN)/.ready ## make the environment in .venv, pinned by requirements.lock
 
 $(BIN)/.ready: requirements.lock pyproject.toml
-	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed and none was found; name one: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@$(BIN)/python -I -c 'import pip; $(FITS)' 2>/dev/null || { python="$(PYTHON)"; \
+	    "$$python" -I -c '$(FITS)' 2>/dev/null || { echo "error: $${python:-python3} is no Python 3.11 to 3.14, and the pinned packages (torch first) have wheels for no other: name one (make setup PYTHON=/path/to/python3.13), get one (uv python install 3.13), or use conda (environment.yml)" >&2; exit 1; }; \
+	    "$$python" -m venv --clear .venv || { echo "error: $$python cannot make an environment in .venv: on Debian and Ubuntu apt-get install python3-venv, elsewhere name another (make setup PYTHON=...)" >&2; exit 1; }; }
+	@$(BIN)/python -m pip install --quiet --no-cache-dir --disable-pip-version-check uv \
+	    || { echo "error: pip could not install uv: is there a network, or an index in PIP_INDEX_URL?" >&2; exit 1; }
+	@test -n "$$UV_CACHE_DIR$$XDG_CACHE_HOME" || test -w "$$HOME" || export UV_CACHE_DIR=.venv/.cache; \
+	{ $(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock \
+	    && $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .; } \
+	    || { echo "error: not all packages of requirements.lock were installed: mend what stands above, then make setup again" >&2; exit 1; }
 	@touch $@
 
 study: setup ## run the quick batch on all cores: embedded data, minutes; finished runs are skipped
