@@ -88,7 +88,7 @@ def load_radford2015(folder: Path, **changes: int) -> tuple[Generator, Discrimin
     The authors' order: D has its first kernels, then kernels, gain and bias of each further convolution, then the dense
     weights; G the dense weights, their gain and bias per unit, then kernels, gain and bias, the last kernels alone.
     G's batch norm is frozen on z of the prior, D's on G's samples; a D without its G needs
-    `features.recalibrate_batchnorm` first, as does every D that is asked about images unlike those.
+    `recalibrate_batchnorm` first, as does every D that is asked about images unlike those.
 
     changes: fields of `Description`, for a net of another width. Where files are missing, warns with their names: G is
     then a `Missing`, D ends below the gap. Raises ValueError for an unknown folder, for files that are truncated or

@@ -1,20 +1,24 @@
 """Re-estimate a net's batch-norm statistics, as the authors do before they use D's features.
 
 Running averages of training mix real and generated batches. The authors re-estimate the statistics on the probe's own
-real training images, and freeze them.
+real training images, and freeze them. Images lie sorted by class, and minibatches of one class each would have other
+statistics than mixed ones: so the rows are shuffled.
 """
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lib.study import chance
+
 
 def recalibrate_batchnorm(net: nn.Module, x: Tensor | np.ndarray, batch_size: int = 128) -> nn.Module:
     """Re-estimate all batch-norm statistics of a net in place, as the authors do, and return it in eval mode.
 
-    x: images (N, C, H, W) for D, uint8 or float in [-1, 1]; z (N, nz) for G. Each minibatch is normalised with its own
-    statistics on its way up; the frozen ones are the means of these, over minibatches. PyTorch would average the
-    *unbiased* variance (divided by n - 1); the authors' is the biased one (by n), which also normalises: so is ours.
+    x: images (N, C, H, W) for D, uint8 or float in [-1, 1]; z (N, nz) for G, taken in the order of `shuffled`. Each
+    minibatch is normalised with its own statistics on its way up; the frozen ones are the means of these, over
+    minibatches. PyTorch would average the *unbiased* variance (divided by n - 1); the authors' is the biased one (by
+    n), which also normalises: so is ours.
     A last, smaller batch is dropped (its variance has another bias) unless it is the only one. A net without batch
     norm is returned as it is. Raises ValueError for less than two rows and for statistics that are not finite.
     """
@@ -34,13 +38,13 @@ def recalibrate_batchnorm(net: nn.Module, x: Tensor | np.ndarray, batch_size: in
 
     hooks = [m.register_forward_hook(add) for m in norms]
     forward = getattr(net, "activations", net)  # D's head has no batch norm, and a truncated D no head
-    starts = range(0, max(len(x) - batch_size, 0) + 1, batch_size)
+    starts, order = range(0, max(len(x) - batch_size, 0) + 1, batch_size), shuffled(len(x))
     try:
         for m in norms:
             m.train().momentum = 1.0  # the running statistics are the last batch's
         with torch.no_grad():
             for start in starts:
-                forward(to_inputs(x, slice(start, start + batch_size), device_of(net)))
+                forward(to_inputs(x, order[start : start + batch_size], device_of(net)))
     finally:
         for hook in hooks:
             hook.remove()
@@ -57,7 +61,12 @@ def recalibrate_batchnorm(net: nn.Module, x: Tensor | np.ndarray, batch_size: in
     return net
 
 
-def to_inputs(x: Tensor | np.ndarray, rows: slice, device: torch.device) -> Tensor:
+def shuffled(n: int) -> np.ndarray:
+    """Return the rows of n images in the one random order in which every net sees them: (n,)."""
+    return np.random.default_rng(chance.stream(0, "statistics", "order")).permutation(n)
+
+
+def to_inputs(x: Tensor | np.ndarray, rows: slice | np.ndarray, device: torch.device) -> Tensor:
     """Return some rows as float32 on the device; uint8 images are scaled to [-1, 1]."""
     batch = x[rows] if isinstance(x, Tensor) else torch.from_numpy(np.array(x[rows]))
     batch = batch.to(device)

@@ -10,6 +10,7 @@ from lib.images import data
 from lib.nets import supervised
 from lib.probe.features import max_pool_to_grid
 from lib.probe.kmeans import QUADRANTS
+from lib.study import chance
 
 
 class ExemplarNet(nn.Module):
@@ -21,7 +22,7 @@ class ExemplarNet(nn.Module):
 
     def __init__(self, maps: tuple[int, ...], nc: int, size: int, classes: int, seed: int = 0) -> None:
         super().__init__()
-        torch.manual_seed(seed)
+        torch.manual_seed(chance.stream(seed, "weights", "exemplar"))
         *convs, units = maps
         pools = [nn.MaxPool2d(2)] * 2 + [nn.Identity()] * len(convs)  # two poolings, as theirs
         self.layers = nn.ModuleList(
@@ -54,7 +55,8 @@ def fit_exemplar_net(
     """
     if not 2 <= classes <= len(x):
         raise ValueError(f"{classes} surrogate classes of {len(x)} images: each class is one image, two at least")
-    chosen = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:classes]]
+    generator = torch.Generator().manual_seed(chance.stream(seed, "surrogates"))
+    chosen = x[torch.randperm(len(x), generator=generator)[:classes]]
     colours = (0.4, 0.6, 0.6, 0.1) if x.shape[1] == 3 else (0.4, 0.6)
     transform = v2.Compose([v2.RandomAffine(20, (0.2, 0.2), (0.7, 1.4)), v2.ColorJitter(*colours)])
 
@@ -62,7 +64,8 @@ def fit_exemplar_net(
         return torch.cat([transform(group) for group in batch.split(8)])
 
     net = ExemplarNet(maps, x.shape[1], x.shape[-1], classes, seed)
-    return supervised.fit(net, chosen, torch.arange(classes), views, augment=augment, seed=seed, **options)
+    options["seed"] = chance.stream(seed, "exemplar")
+    return supervised.fit(net, chosen, torch.arange(classes), views, augment=augment, **options)
 
 
 @torch.no_grad()

@@ -12,6 +12,8 @@ from sklearn.cluster import KMeans
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from lib.study import chance
+
 PATCH = 6  # side of Coates and Ng's patches
 QUADRANTS = 2  # their pooling: 2 x 2 sums
 
@@ -32,11 +34,11 @@ def fit_codebook(x: Tensor, units: int, patches: int = 0, iterations: int = 50, 
     patches: 0 takes theirs, 400,000, or 1,000 per unit where that is fewer.
     """
     patches = patches or min(400_000, 1000 * units)
-    sample = _normalise(_draw_patches(x, patches, torch.Generator().manual_seed(seed)))
+    sample = _normalise(_draw_patches(x, patches, torch.Generator().manual_seed(chance.stream(seed, "patches"))))
     mean = sample.mean(0)
     variances, axes = torch.linalg.eigh(torch.cov(sample.T).double())
     whitening = ((axes / (variances.clamp(min=0) + 0.1).sqrt()) @ axes.T).float()
-    means = KMeans(units, init="random", n_init=1, max_iter=iterations, random_state=seed)
+    means = KMeans(units, init="random", n_init=1, max_iter=iterations, random_state=chance.stream(seed, "centroids"))
     means.fit(((sample - mean) @ whitening).numpy())
     return Codebook(mean, whitening, torch.from_numpy(means.cluster_centers_).float())
 

@@ -14,7 +14,7 @@ can state how far from the minimum it may be, and stops at a stated fraction of 
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ from lib.probe.newton import Blocks, Problem, newton
 # the values that the authors' SVHN script tries on held-out training images
 PAPER_CS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
 
+GROUP = 2**26  # rows times classes that are solved at a time: some ten arrays of float64, 5 GB, for a thousand classes
+
 
 class L2SVM(ClassifierMixin, BaseEstimator):
     """liblinear's L2-penalised squared-hinge SVM, one against the rest, on any features that fit in memory or a map.
@@ -41,8 +43,8 @@ class L2SVM(ClassifierMixin, BaseEstimator):
     C: the weight of the errors. tol: stop once each class's duality gap is below `tol` times its objective.
     max_iter: most Newton steps. fit_intercept, intercept_scaling: as in LinearSVC, a constant feature of that value.
     regularise_intercept: penalise it, as liblinear does; if False it is free (the gap is then 0.5 |gradient|^2 only).
-    device: "cpu" or "cuda"; by default where the features are. block_rows: rows read at a time, by default a few MB.
-    progress: show a bar over Newton steps.
+    device: "cpu" or "cuda"; by default where the features are; for "mps", which has no float64, the CPU computes.
+    block_rows: rows read at a time, by default a few MB. progress: show a bar over Newton steps.
 
     After `fit`: classes_, coef_ (K, F), intercept_ (K,), objective_ and gap_ (K,; relative), n_iter_, n_products_
     (products of a Hessian with vectors, each one pass over the data), converged_. K is 1 for two classes.
@@ -78,7 +80,12 @@ class L2SVM(ClassifierMixin, BaseEstimator):
     def path(self, X, y, Cs: Sequence[float] = PAPER_CS) -> list["L2SVM"]:
         """Fit one classifier per C, from small to large, each started from the one before."""
         X, y = self._checked(X, y)
-        return list(self._path(X, y, Cs))
+        if len(Cs) == 0 or not min(Cs) > 0:
+            raise ValueError(f"Cs = {tuple(Cs)}: expected at least one, all positive")
+        fits, blocks = [], self._blocks(X)
+        for C in sorted(Cs):
+            fits.append(clone(self).set_params(C=C)._fit(blocks, y, fits[-1] if fits else None))
+        return fits
 
     def decision_function(self, X) -> np.ndarray:
         """Return f = Xw + b: (N,) for two classes, else (N, K)."""
@@ -122,24 +129,30 @@ class L2SVM(ClassifierMixin, BaseEstimator):
         check_finite(X)
         return X, y
 
-    def _blocks(self, X: Tensor, rows: Tensor | None = None) -> Blocks:
-        return Blocks(X, rows, self.device, self.block_rows)
+    def _blocks(self, X: Tensor) -> Blocks:
+        return Blocks(X, self.device, self.block_rows)
 
     def _fit(self, blocks: Blocks, y: np.ndarray, start: "L2SVM | None" = None) -> "L2SVM":
         """Fit to checked features and their labels, from another fit's weights."""
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"L2SVM needs samples of at least 2 classes, but y has only one class: {self.classes_}")
-        codes = torch.from_numpy(codes)
-        positive = codes[:, None] == torch.arange(len(self.classes_)) if len(self.classes_) > 2 else codes[:, None] == 1
         self.n_features_in_ = blocks.width
         constant = self.intercept_scaling if self.fit_intercept else 0.0
-        problem = Problem(blocks, positive, self.C, constant, self.regularise_intercept)
+        codes = torch.from_numpy(codes)[:, None]
+        targets = torch.arange(len(self.classes_)) if len(self.classes_) > 2 else torch.tensor([1])
         first = None if start is None else start._weights().to(blocks.device)
-        weights, report = newton(problem, first, self.tol, self.max_iter, self.progress)
-        self._store(weights, blocks.given, constant)
-        for name, value in report.items():
-            setattr(self, name, value)
+        weights, reports = [], []
+        for group in targets.split(max(1, GROUP // len(y))):
+            problem = Problem(blocks, codes == group, self.C, constant, self.regularise_intercept)
+            begun = None if first is None else first[group if len(targets) > 1 else slice(None)]
+            found, report = newton(problem, begun, self.tol, self.max_iter, self.progress)
+            weights.append(found)
+            reports.append(report)
+        self._store(torch.cat(weights), blocks.given, constant)
+        self.objective_, self.gap_ = (np.concatenate([r[name] for r in reports]) for name in ("objective_", "gap_"))
+        self.n_iter_ = max(r["n_iter_"] for r in reports)
+        self.n_products_ = sum(r["n_products_"] for r in reports)
         open_classes = int((self.gap_ > self.tol).sum())
         self.converged_ = open_classes == 0
         if not self.converged_:
@@ -150,15 +163,6 @@ class L2SVM(ClassifierMixin, BaseEstimator):
                 stacklevel=3,
             )
         return self
-
-    def _path(self, X: Tensor, y: np.ndarray, Cs: Sequence[float], rows: Tensor | None = None) -> Iterator["L2SVM"]:
-        """Yield one fit per C, small to large, each started from the one before."""
-        if len(Cs) == 0 or not min(Cs) > 0:
-            raise ValueError(f"Cs = {tuple(Cs)}: expected at least one, all positive")
-        start, blocks = None, self._blocks(X, rows)
-        for C in sorted(Cs):
-            start = clone(self).set_params(C=C)._fit(blocks, y, start)
-            yield start
 
     def _store(self, weights: Tensor, dtype: torch.dtype, constant: float) -> None:
         """Keep the solver's (K, F + 1) weights as coef_ and intercept_, float64 only for float64 features."""
@@ -171,9 +175,9 @@ class L2SVM(ClassifierMixin, BaseEstimator):
         intercept = self.intercept_ / self.intercept_scaling if self.fit_intercept else self.intercept_
         return torch.from_numpy(np.column_stack([self.coef_, intercept]).astype(np.float64))
 
-    def _decide(self, X: Tensor, rows: Tensor | None = None) -> np.ndarray:
-        """Return f of checked features, or of the chosen rows of them."""
-        blocks = self._blocks(X, rows)
+    def _decide(self, X: Tensor) -> np.ndarray:
+        """Return f of checked features."""
+        blocks = self._blocks(X)
         W = torch.from_numpy(self.coef_).to(blocks.device, blocks.dtype)
         f = np.concatenate([(block @ W.T).cpu().numpy() for _, block in blocks]) + self.intercept_
         if not np.isfinite(f).all():
@@ -195,7 +199,7 @@ def share(array: np.ndarray) -> Tensor:
 
 def check_finite(X: Tensor) -> None:
     """Raise ValueError that names the first NaN or infinite feature; reads the features once, in blocks."""
-    for span, block in Blocks(X, None, None, None):
+    for span, block in Blocks(X, None, None):
         if block.sum().isfinite():
             continue
         for row, column in (~block.isfinite()).nonzero()[:1].tolist():

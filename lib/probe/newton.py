@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from lib.study import chance
+
 FEW_ROWS = 1500  # are turned where the features are twice as many: the turn costs 4 F N^2, a product 4 F N K
 RANK = 256  # directions of the sketch: one pass, as dear as some 20 of those that follow
 CG_STEPS = 300  # most conjugate-gradient steps in one Newton step
@@ -28,23 +30,22 @@ BLOCK_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}  # a block of rows: as lar
 SHARE = 16  # blocks: what a thread must have to do to be worth its start, a millisecond or two
 TOO_LARGE = "the features are too large: the objective overflows; scale them down"
 PATIENCE = 5  # Newton steps without progress after which float32 has given what it can
-COPY_BYTES = 2**30  # chosen rows are copied once when they are smaller than this, else gathered block by block
 
 
 class Blocks:
-    """Features, or chosen rows of them, a few rows at a time, in the type that is computed in and on the device."""
+    """Features, a few rows at a time, in the type that is computed in and on the device."""
 
-    def __init__(self, X: Tensor, rows: Tensor | None, device: str | None, block_rows: int | None) -> None:
+    def __init__(self, X: Tensor, device: str | None, block_rows: int | None) -> None:
         self.native = self.dtype = torch.float64 if X.dtype == torch.float64 else torch.float32
         self.device = torch.device(device or X.device)
+        if self.device.type == "mps":  # has no float64
+            self.device = torch.device("cpu")
         row_bytes = X.shape[1] * X.element_size()
-        if rows is not None and len(rows) * row_bytes <= COPY_BYTES:
-            X, rows = X[rows.to(X.device)], None
         if self.device != X.device and self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
             if len(X) * row_bytes < 0.7 * free:  # whole on the GPU, else each block travels in each pass
                 X = X.to(self.device)
-        self.X, self.rows, self.shrunk = X, rows, False
+        self.X, self.shrunk = X, False
         self.width, self.given = X.shape[1], X.dtype  # X itself may be turned
         self.basis: Tensor | None = None  # (F, N), orthonormal, once `Problem` has turned few rows into its coordinates
         self.spectrum: tuple[Tensor, Tensor, float] | None = None  # of X'X, once `Problem` has sketched it
@@ -52,7 +53,7 @@ class Blocks:
         self.block_rows = block_rows or max(16, size // (4 * X.shape[1]))
 
     def __len__(self) -> int:
-        return len(self.X) if self.rows is None else len(self.rows)
+        return len(self.X)
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
         return self._read(range(0, len(self), self.block_rows))
@@ -60,8 +61,7 @@ class Blocks:
     def _read(self, starts: range) -> Iterator[tuple[slice, Tensor]]:
         for at in starts:
             span = slice(at, min(at + self.block_rows, len(self)))
-            block = self.X[span] if self.rows is None else self.X[self.rows[span].to(self.X.device)]
-            yield span, block.to(self.device, self.dtype)
+            yield span, self.X[span].to(self.device, self.dtype)
 
     def sum(self, work: Callable[[Iterator[tuple[slice, Tensor]]], tuple[Tensor, ...]]) -> list[Tensor]:
         """Sum what `work` returns for the blocks that it is handed: each core's share of them, or all.
@@ -90,7 +90,7 @@ class Blocks:
             self.basis, coordinates = torch.linalg.qr(X.T)
         except torch.OutOfMemoryError:  # as they are, they go through the device block by block
             return
-        self.X, self.rows = coordinates.T.contiguous(), None
+        self.X = coordinates.T.contiguous()
         self.native = self.dtype = torch.float64
         self.block_rows *= self.width // len(self)
 
@@ -182,9 +182,8 @@ class Problem:
     def _sketch(self) -> tuple[Tensor, Tensor, float]:
         """Return X'X's leading directions (F + 1, r), what it does to them (r,), and its mean effect on all others."""
         n, width = len(self.y), len(self.penalty)
-        random = torch.randn(
-            width, min(RANK, n, width), dtype=torch.float64, generator=torch.Generator().manual_seed(0)
-        )
+        generator = torch.Generator().manual_seed(chance.stream(0, "sketch"))
+        random = torch.randn(width, min(RANK, n, width), dtype=torch.float64, generator=generator)
         Q = torch.linalg.qr(random.to(self.penalty.device))[0]  # (F + 1, r)
         H, XQ = self.multiply(Q.T.contiguous(), Q.new_ones(1, 1).expand(n, Q.shape[1]))
         squares = self.blocks.sum(lambda blocks: (sum(block.square().sum().double() for _, block in blocks),))[0]

@@ -1,6 +1,7 @@
-"""The paper's protocol around the L2-SVM: C on held-out training images, few labels by repeated draws (section 5).
+"""The paper's protocol around the L2-SVM: C on images set apart, few labels by repeated draws (section 5).
 
-Every draw of a few labels is one classifier; a figure of few labels is the mean over draws, with its interval.
+Every draw of a few labels is one classifier; a figure of few labels is the mean over draws, with its interval. All
+features of a run are probed on the same draws, so that two of them are compared draw by draw.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,111 +9,109 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.model_selection import train_test_split
 
 from lib.probe.l2svm import L2SVM, PAPER_CS, share
 from lib.study import chance
 from lib.study.runs import Run
 
+# the authors' seven, and smaller and larger ones: the best C should lie within what is tried
+CS = (1e-5, 2e-5, 5e-5, *PAPER_CS, 2e-2, 5e-2)
 
-def choose_C(
-    X, y, Cs: Sequence[float] = PAPER_CS, held_out: float | tuple = 0.2, seed: int = 0, **svm
-) -> tuple[float, pd.DataFrame]:
-    """Return the C of the best accuracy on held-out training data (the smallest of equals), and all that were tried.
 
-    held_out is a share of the rows, drawn from `seed` class by class, or a labelled set (X, y) of its own. Nothing is
-    copied: rows are held out where they lie. `svm` are L2SVM's parameters. The frame: C, accuracy, n_iter, converged.
+def choose_C(X, y, X_held, y_held, Cs: Sequence[float] = CS, **svm) -> tuple[float, pd.DataFrame]:
+    """Return the C of the best accuracy on images set apart (the smallest of equals), and all that were tried.
+
+    svm: L2SVM's parameters. The frame: C, accuracy, n_iter, converged.
     """
-    model = L2SVM(**svm)
-    X, y = model._checked(X, y)
-    if isinstance(held_out, tuple):
-        model.n_features_in_, rows = X.shape[1], None
-        X_held, y_held, y_fit = model._features(held_out[0], reset=False), np.asarray(held_out[1]), y
-        held = None
-    else:
-        if not 0 < held_out < 1:
-            raise ValueError(f"held_out = {held_out!r}: expected a share between 0 and 1, or a labelled set (X, y)")
-        fitted, kept = train_test_split(np.arange(len(y)), test_size=held_out, random_state=seed, stratify=y)
-        rows, held = (torch.from_numpy(np.sort(part)) for part in (fitted, kept))
-        X_held, y_held, y_fit = X, y[held.numpy()], y[rows.numpy()]
-    table = []
-    for fit in model._path(X, y_fit, Cs, rows):
-        accuracy = float(np.mean(fit._label(fit._decide(X_held, held)) == y_held))
-        table.append({"C": fit.C, "accuracy": accuracy, "n_iter": fit.n_iter_, "converged": fit.converged_})
-    table = pd.DataFrame(table)
+    fits = L2SVM(**svm).path(X, y, Cs)
+    table = pd.DataFrame(
+        [
+            {"C": fit.C, "accuracy": fit.score(X_held, y_held), "n_iter": fit.n_iter_, "converged": fit.converged_}
+            for fit in fits
+        ]
+    )
     return float(table.C[table.accuracy.idxmax()]), table
 
 
-def draw_per_class(y, per_class: int, seed: int = 0) -> np.ndarray:
+def draw_per_class(y, per_class: int, seed: int = 0, draw: int = 0) -> np.ndarray:
     """Draw the rows of `per_class` labels of each class: indices in rising order, (K * per_class,).
 
-    Labels may be numbers or strings; -1 means unlabelled and is no class. Raises ValueError where a class has too few.
+    draw: which of the seed's independent draws. Raises ValueError where a class has too few labels.
     """
     y = np.asarray(y)
     if per_class < 1:
         raise ValueError(f"per_class = {per_class}: must be at least 1")
-    random, drawn = np.random.default_rng(seed), []
-    for label in np.unique(y[labelled(y)]):
+    random, drawn = np.random.default_rng(chance.stream(seed, "draw", draw)), []
+    for label in np.unique(y):
         rows = np.flatnonzero(y == label)
         if len(rows) < per_class:
             raise ValueError(f"class {label} has {len(rows)} labels: {per_class} per class were asked for")
         drawn.append(random.choice(rows, per_class, replace=False))
-    if not drawn:
-        raise ValueError("no labels to draw from: every row is unlabelled (-1)")
     return np.sort(np.concatenate(drawn))
 
 
-def labelled(y: np.ndarray) -> np.ndarray:
-    """Mark the rows whose label is not -1: (N,) bool."""
-    return y != -1 if np.issubdtype(y.dtype, np.number) else np.ones(len(y), dtype=bool)
+def check_draws(y, per_class: int, draws: int) -> None:
+    """Raise ValueError, before any work, where there are not two draws or not enough labels for them."""
+    if draws < 2:
+        raise ValueError(f"draws = {draws}: an interval over draws needs two at least")
+    draw_per_class(y, per_class)
+
+
+def check_lines(lines: str, known: Sequence[str]) -> list[str]:
+    """Return the lines that `lines` names, joined by +, or all. Raises ValueError for a line that does not exist."""
+    chosen = list(known) if lines == "all" else [line.strip() for line in lines.split("+")]
+    if unknown := [line for line in chosen if line not in known]:
+        raise ValueError(f"lines: there is no {' + '.join(map(repr, unknown))}; choose all, or of {', '.join(known)}")
+    return chosen
+
+
+def check_Cs(least: float, most: float, development: int) -> list[float]:
+    """Return the values of `CS` from least to most. Raises ValueError for none, and where no images choose of many."""
+    Cs = [C for C in CS if least <= C <= most]
+    if not Cs:
+        raise ValueError(f"no C from {least:g} to {most:g}: there are {', '.join(f'{C:g}' for C in CS)}")
+    if len(Cs) > 1 and not development:
+        raise ValueError(f"{len(Cs)} values of C and no images to choose by: give development a number, or one C")
+    return Cs
+
+
+def say_C(C: float, Cs: Sequence[float]) -> str:
+    """Return how a record names a C: that it was given, or chosen, and whether the best may lie beyond those tried."""
+    if len(Cs) == 1:
+        return f"{C:g} given"
+    return f"{C:g} chosen" + (", the end of those tried" if C in (min(Cs), max(Cs)) else "")
 
 
 def probe_few_labels(
-    X,
-    y,
-    X_test,
-    y_test,
-    per_class: int,
-    draws: int,
-    Cs: Sequence[float] = PAPER_CS,
-    seed: int = 0,
-    held_out: int = 2000,
-    **svm,
+    X, y, X_test, y_test, per_class: int, draws: int, Cs: Sequence[float], seed: int = 0, held_out=None, **svm
 ) -> pd.DataFrame:
     """Fit on few labels and test, over several draws of the labels (paper: 400 per class of CIFAR-10; 1,000 of SVHN).
 
-    As in the authors' SVHN script, C is chosen on labelled training images that are not in the draw: at most
-    `held_out` of them, drawn anew each time. One row per draw: draw, accuracy (on the test set), C, n_labels,
-    n_held_out, n_iter, converged (of the fit that was chosen), degenerate. A single C needs no held-out images.
+    As in the authors' SVHN script, one C serves all draws: that of the best mean accuracy on `held_out`, images with
+    labels (X, y) outside of all draws, which a single C does not need. One row per draw: draw, accuracy (on the test
+    set), C, n_labels, n_iter, converged, degenerate.
     """
+    if len(Cs) > 1 and held_out is None:
+        raise ValueError(f"{len(Cs)} values of C need images to choose by")
     y, y_test = np.asarray(y), np.asarray(y_test)
     X = share(X) if isinstance(X, np.ndarray) else X
+    drawn = [draw_per_class(y, per_class, seed, draw) for draw in range(draws)]
+    paths = [L2SVM(**svm).path(X[torch.from_numpy(rows)], y[rows], Cs) for rows in drawn]
+    best = 0
+    if len(Cs) > 1:
+        best = int(np.mean([[fit.score(*held_out) for fit in path] for path in paths], axis=0).argmax())
     table = []
-    for draw in range(draws):
-        chosen = draw_per_class(y, per_class, seed + draw)
-        rest = np.setdiff1d(np.flatnonzero(labelled(y)), chosen)
-        if len(Cs) > 1 and not len(rest):
-            raise ValueError(
-                "every labelled image is in the draw: none is left to choose C on; draw fewer or give one C"
-            )
-        random = np.random.default_rng([seed + draw, 1])
-        rest = np.sort(random.choice(rest, min(held_out, len(rest)), replace=False))
-        model = L2SVM(**svm)
-        fits = model.path(X[torch.from_numpy(chosen)], y[chosen], Cs)
-        best = fits[0]
-        if len(fits) > 1:
-            X_held = X[torch.from_numpy(rest)]
-            best = max(fits, key=lambda fit: np.mean(fit.predict(X_held) == y[rest]))
-        predicted = best.predict(X_test)
+    for draw, path in enumerate(paths):
+        fit = path[best]
+        predicted = fit.predict(X_test)
         table.append(
             {
                 "draw": draw,
                 "accuracy": float(np.mean(predicted == y_test)),
-                "C": best.C,
-                "n_labels": len(chosen),
-                "n_held_out": len(rest) if len(fits) > 1 else 0,
-                "n_iter": best.n_iter_,
-                "converged": best.converged_,
+                "C": fit.C,
+                "n_labels": len(drawn[draw]),
+                "n_iter": fit.n_iter_,
+                "converged": fit.converged_,
                 "degenerate": degenerate(predicted, y_test),
             }
         )
@@ -128,7 +127,7 @@ def predict_few_labels(
     """
     table = []
     for draw in range(draws):
-        predicted = fit_and_predict(draw_per_class(y, per_class, seed + draw))
+        predicted = fit_and_predict(draw_per_class(y, per_class, seed, draw))
         table.append(
             {
                 "draw": draw,
@@ -140,10 +139,13 @@ def predict_few_labels(
 
 
 def degenerate(y_pred, y_true) -> bool:
-    """Say whether a classifier is worth nothing: one class predicted, or as many right as the majority class has."""
+    """Say whether a classifier cannot be told from one that guesses, each class as often as it does.
+
+    The interval of its accuracy then reaches what such guesses get. Whoever predicts one class only is one of them.
+    """
     y_pred, y_true = np.asarray(y_pred), np.asarray(y_true)
-    majority = np.unique(y_true, return_counts=True)[1].max()
-    return len(np.unique(y_pred)) == 1 or int((y_pred == y_true).sum()) == int(majority)
+    guessed = sum(np.mean(y_pred == label) * np.mean(y_true == label) for label in np.unique(y_true))
+    return bool(chance.interval_of_share(y_pred == y_true).low <= guessed)
 
 
 def record_accuracy(run: Run, metric: str, predicted, y_true, note: str = "", **where: str) -> None:

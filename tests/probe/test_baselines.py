@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits
 from lib.images import data
 from lib.nets import authors, models, supervised
 from lib.probe import exemplar_cnn, kmeans
+from lib.study import chance
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,9 @@ def test_patches_are_cut_from_the_images_and_normalised(images):
 
 def test_whitened_patches_are_white(images):
     book = kmeans.fit_codebook(images, 4, patches=4000, iterations=2)
-    patches = kmeans._normalise(kmeans._draw_patches(images, 4000, torch.Generator().manual_seed(0)))
+    patches = kmeans._normalise(
+        kmeans._draw_patches(images, 4000, torch.Generator().manual_seed(chance.stream(0, "patches")))
+    )
     covariance = torch.cov(((patches - book.mean) @ book.whitening).T)
     variances = torch.linalg.eigvalsh(torch.cov(patches.T))
     truth = (variances / (variances + 0.1)).sort().values  # what ZCA with that constant leaves of each variance
@@ -59,7 +62,8 @@ def test_kmeans_features_are_standardised_by_the_training_images(images):
 def test_exemplar_net_tells_its_images_apart():
     x = data.load("toy-faces:40", 16).x
     net = exemplar_cnn.fit_exemplar_net(x, 8, views=400, maps=(16, 16, 32), lr=5e-3)
-    chosen = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:8]]
+    generator = torch.Generator().manual_seed(chance.stream(0, "surrogates"))
+    chosen = x[torch.randperm(len(x), generator=generator)[:8]]
     assert (supervised.predict(net, chosen) == np.arange(8)).mean() >= 0.75
     assert exemplar_cnn.exemplar_features(net, x).shape == (len(x), 4 * 16 + 4 * 16 + 32)
 

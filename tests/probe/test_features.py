@@ -1,16 +1,13 @@
-"""Features with the answer written out on `arange`, statistics against NumPy, files that are not whole refused."""
-
-import json
+"""Features with the answer written out on `arange`, statistics against NumPy."""
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from lib.nets.batchnorm import recalibrate_batchnorm
+from lib.nets.batchnorm import recalibrate_batchnorm, shuffled
 from lib.nets.models import ARCHITECTURES, build, describe
-from lib.probe import features
-from lib.probe.features import extract, feature_length, load
+from lib.probe.features import extract, feature_length
 
 
 class Doubling(nn.Module):
@@ -80,81 +77,6 @@ def test_extract_leaves_the_net_as_it_was(D, images):
     extract(D, images)
     assert D.training
     assert all(torch.equal(value, before[name]) and value.is_contiguous() for name, value in D.state_dict().items())
-
-
-# --- files
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_file_gives_what_memory_gives(D, images, tmp_path, dtype):
-    out = tmp_path / "new" / "features"
-    truth = extract(D, images, dtype=dtype, batch_size=4)
-    assert torch.equal(extract(D, images, dtype=dtype, batch_size=4, out=out), truth)
-    assert torch.equal(load(out), truth)
-    assert sorted(p.name for p in out.parent.iterdir()) == ["features", "features.json"]
-
-
-def test_a_whole_file_is_not_made_again_unless_something_changed(tmp_path):
-    net, x, out = Doubling(), torch.rand(6, 1, 8, 8), tmp_path / "f"
-    extract(net, x, grid=2, batch_size=2, out=out)
-    net.calls.clear()
-    extract(net, x, grid=2, batch_size=2, out=out)
-    assert net.calls == [1]  # one image, for the length
-    assert torch.equal(extract(net, x + 1, grid=2, batch_size=2, out=out), extract(net, x + 1, grid=2))
-
-
-def test_an_interrupted_file_is_gone_on_with(tmp_path, monkeypatch):
-    net, x, out = Doubling(), torch.rand(6, 1, 8, 8), tmp_path / "f"
-    blocks = features._blocks
-
-    def interrupted(*arguments):
-        for at, block in blocks(*arguments):
-            if at == 4:
-                raise KeyboardInterrupt
-            yield at, block
-
-    monkeypatch.setattr(features, "_blocks", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        extract(net, x, grid=2, batch_size=2, out=out)
-    monkeypatch.undo()
-    with pytest.raises(ValueError, match="no whole feature file"):
-        load(out)
-    part = tmp_path / "f.part"
-    part.write_bytes(part.read_bytes() + b"half")  # a block that the crash cut off
-    net.calls.clear()
-    assert torch.equal(extract(net, x, grid=2, batch_size=2, out=out), extract(net, x, grid=2))
-    assert net.calls[:2] == [1, 2]  # one image for the length, then the last batch alone
-
-
-def test_the_start_of_another_nets_file_is_not_gone_on_with(D, images, tmp_path):
-    out = tmp_path / "f"
-    extract(build("svhn32", seed=1, ndf=2)[1], images, batch_size=4, out=out)
-    out.rename(tmp_path / "f.part")
-    (tmp_path / "f.json").rename(tmp_path / "f.part.json")
-    assert torch.equal(extract(D, images, batch_size=4, out=out), extract(D, images, batch_size=4))
-
-
-def test_a_file_of_the_wrong_length_is_refused(D, images, tmp_path):
-    out = tmp_path / "f"
-    extract(D, images, out=out)
-    out.write_bytes(out.read_bytes()[:-4])
-    with pytest.raises(ValueError, match=r"f: 8956 bytes, but 10 x 224 float32 are 8960"):
-        load(out)
-    with pytest.raises(ValueError, match="8956 bytes"):
-        extract(D, images, out=out)
-    (tmp_path / "f.json").write_text("{}")
-    with pytest.raises(ValueError, match="not a description of features"):
-        load(out)
-
-
-def test_a_full_disk_names_the_file(D, images, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-        yield
-
-    monkeypatch.setattr(features, "_blocks", full)
-    with pytest.raises(OSError, match=r"No space left on device.*f\.part"):
-        extract(D, images, out=tmp_path / "f")
 
 
 # --- bad input
@@ -227,7 +149,7 @@ def by_hand(layers, x, batch_size, eps=1e-5):
 def test_statistics_of_D_are_means_over_minibatches_of_biased_ones(D, rows):
     x = torch.randint(256, (rows, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     layers = [(layer[0], layer[1] if len(layer) == 3 else None, nn.LeakyReLU(0.2)) for layer in D.layers]
-    truth = by_hand(layers, x.float() / 127.5 - 1, 4)
+    truth = by_hand(layers, x[shuffled(rows)].float() / 127.5 - 1, 4)
     D.train().requires_grad_(False)
     assert recalibrate_batchnorm(D, x, batch_size=4) is D
     norms = [m for m in D.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -245,7 +167,7 @@ def test_statistics_of_G_on_its_projection():
     G = build("svhn32", ngf=2)[0]
     z = torch.randn(8, 100, generator=torch.Generator().manual_seed(2))
     recalibrate_batchnorm(G, z, batch_size=4)
-    h = G.projection(z).detach().double().view(2, 4, -1)
+    h = G.projection(z[shuffled(8)]).detach().double().view(2, 4, -1)
     np.testing.assert_allclose(G.projection_bn.running_mean, h.mean(1).mean(0), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(G.projection_bn.running_var, h.var(1, correction=0).mean(0), rtol=1e-4)
 
@@ -275,7 +197,16 @@ def test_recalibration_that_fails_changes_nothing(D, images):
     assert all(torch.equal(D.state_dict()[name], value) for name, value in before.items())
 
 
-def test_sidecar_says_what_the_file_holds(D, images, tmp_path):
-    extract(D, images, out=tmp_path / "f")
-    about = json.loads((tmp_path / "f.json").read_text())
-    assert (about["shape"], about["dtype"]) == ([10, 224], "float32")
+def test_statistics_are_of_mixed_minibatches_though_images_lie_sorted():
+    norm = nn.BatchNorm2d(1)
+    x = torch.cat([torch.full((64, 1, 2, 2), -1.0), torch.full((64, 1, 2, 2), 1.0)])  # two classes, black and white
+    recalibrate_batchnorm(nn.Sequential(norm), x, batch_size=16)
+    assert norm.running_var > 0.8, "of sorted minibatches it is 0, of all images 1"
+    assert abs(norm.running_mean) < 1e-6
+
+
+def test_the_order_is_a_random_one_of_all_rows_and_always_the_same():
+    order = shuffled(1000)
+    assert sorted(order) == list(range(1000))
+    assert abs(np.corrcoef(order, np.arange(1000))[0, 1]) < 0.15
+    assert (order == shuffled(1000)).all()

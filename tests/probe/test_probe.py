@@ -12,8 +12,8 @@ from sklearn.svm import LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from lib.probe import l2svm, newton, protocol
-from lib.probe.l2svm import L2SVM
-from lib.probe.protocol import PAPER_CS, choose_C, degenerate, draw_per_class, probe_few_labels
+from lib.probe.l2svm import L2SVM, PAPER_CS
+from lib.probe.protocol import CS, choose_C, degenerate, draw_per_class, probe_few_labels
 from lib.study.runs import Run
 
 
@@ -185,7 +185,7 @@ def test_few_rows_of_many_features_are_solved_in_their_span(dtype, options):
     X, y = features_like_a_nets(60, 500)
     X = X.astype(dtype)
     X[1] = X[0]  # and fewer dimensions than rows
-    turned = newton.Blocks(torch.from_numpy(X), None, None, None)
+    turned = newton.Blocks(torch.from_numpy(X), None, None)
     turned.turn()
     assert turned.X.shape == (60, 60)
     np.testing.assert_allclose(turned.X @ turned.basis.T, X, atol=1e-5)
@@ -199,7 +199,7 @@ def test_few_rows_of_many_features_are_solved_in_their_span(dtype, options):
 
 def test_many_rows_are_read_as_they_are():
     for shape in ((newton.FEW_ROWS + 1, 3 * newton.FEW_ROWS), (60, 119)):
-        left = newton.Blocks(torch.zeros(shape), None, None, None)
+        left = newton.Blocks(torch.zeros(shape), None, None)
         left.turn()
         assert left.basis is None and left.X.shape == shape
 
@@ -254,7 +254,7 @@ def features_like_a_nets(n, f):
 def test_a_sketch_of_all_directions_inverts_the_hessian():
     X, y = features_like_a_nets(300, 40)
     codes = torch.from_numpy(y)[:, None] == torch.arange(3)
-    solved = newton.Problem(newton.Blocks(torch.from_numpy(X).double(), None, None, None), codes, 0.1, 2.0, True)
+    solved = newton.Problem(newton.Blocks(torch.from_numpy(X).double(), None, None), codes, 0.1, 2.0, True)
     wide = np.column_stack([X.astype(float), np.full(300, 2.0)])
     hessian = np.eye(41) + 2 * 0.1 * 0.5 * wide.T @ wide  # half of the rows active
     R = np.random.default_rng(1).normal(size=(3, 41))
@@ -318,58 +318,70 @@ def test_bad_features_and_labels_are_named():
         L2SVM().fit(torch.zeros(50), y)
 
 
+# --- groups of classes, devices
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+def test_classes_in_groups_are_solved_as_all_at_once(monkeypatch, classes):
+    X, y = digits()
+    y = y % classes
+    whole = L2SVM(tol=1e-9).path(X, y, (1e-3, 1e-2))
+    monkeypatch.setattr(l2svm, "GROUP", 3 * len(y))
+    seen = []
+    solve = l2svm.newton
+    monkeypatch.setattr(l2svm, "newton", lambda problem, *a: (seen.append(problem.y.shape[1]), solve(problem, *a))[1])
+    parts = L2SVM(tol=1e-9).path(X, y, (1e-3, 1e-2))
+    assert seen == 2 * ([3, 3, 3, 1] if classes == 10 else [1])
+    for part, truth in zip(parts, whole, strict=True):
+        np.testing.assert_allclose(part.objective_, truth.objective_, rtol=1e-6)
+        np.testing.assert_allclose(part.coef_, truth.coef_, rtol=1e-3, atol=1e-4)
+        assert part.gap_.shape == truth.gap_.shape
+        assert part.n_iter_ <= max(part.n_products_, 1)
+    np.testing.assert_allclose(parts[-1].objective_, objectives(liblinear(X, y, 1e-2), X, y, 1e-2), rtol=1e-4)
+
+
+def test_apples_device_has_no_float64_so_the_cpu_computes():
+    assert newton.Blocks(torch.zeros(3, 2), "mps", None).device == torch.device("cpu")
+
+
 # --- choosing C
 
 
-def test_C_is_chosen_on_held_out_training_data():
+def test_C_is_chosen_on_images_set_apart():
     X, y = digits()
-    C, table = choose_C(X, y, held_out=0.3, seed=1)
+    C, table = choose_C(X[:400], y[:400], X[400:], y[400:])
     assert list(table.columns) == ["C", "accuracy", "n_iter", "converged"]
-    assert tuple(table.C) == PAPER_CS
+    assert tuple(table.C) == CS and min(CS) == 1e-5 and set(PAPER_CS) < set(CS)
     assert table.C[table.accuracy.idxmax()] == C
     assert table.converged.all()
-    assert choose_C(X, y, held_out=0.3, seed=1)[1].equals(table)
+    some = [L2SVM(C=C).fit(X[:400], y[:400]).score(X[400:], y[400:]) for C in (1e-4, 1e-2)]
+    _, table = choose_C(X[:400], y[:400], X[400:], y[400:], (1e-4, 1e-2))
+    np.testing.assert_allclose(table.accuracy, some)
 
 
-def test_held_out_rows_are_not_fitted_whether_rows_are_copied_or_gathered(monkeypatch):
-    X, y = digits()
-    _, table = choose_C(X, y, (1e-3, 1e-2), (X[400:], y[400:]))
-    np.testing.assert_allclose(
-        table.accuracy, [np.mean(L2SVM(C=C).fit(X, y).predict(X[400:]) == y[400:]) for C in (1e-3, 1e-2)]
-    )
-    _, copied = choose_C(X, y, (1e-3, 1e-2), seed=3)
-    monkeypatch.setattr(newton, "COPY_BYTES", 0)
-    _, gathered = choose_C(X, y, (1e-3, 1e-2), seed=3)
-    np.testing.assert_allclose(copied.accuracy, gathered.accuracy, atol=0.01)
-    y_wrong = y.copy()
-    train, held = protocol.train_test_split(np.arange(600), test_size=0.2, random_state=3, stratify=y)
-    y_wrong[held] = (y[held] + 1) % 10  # labels of held-out rows change the score, not the fit
-    assert not set(train) & set(held)
-    model = L2SVM(C=1e-2).fit(X[np.sort(train)], y[np.sort(train)])
-    np.testing.assert_allclose(gathered.accuracy[1], np.mean(model.predict(X[held]) == y[held]), atol=0.01)
-
-
-def test_choose_C_refuses_what_makes_no_sense():
+@pytest.mark.parametrize("Cs", [(0.0, 1.0), ()])
+def test_choose_C_refuses_what_makes_no_sense(Cs):
     X, y = digits(100)
-    with pytest.raises(ValueError, match=r"held_out = 1.5"):
-        choose_C(X, y, held_out=1.5)
-    with pytest.raises(ValueError, match="all positive"):
-        choose_C(X, y, (0.0, 1.0))
+    with pytest.raises(ValueError, match="at least one, all positive"):
+        choose_C(X, y, X, y, Cs)
 
 
 # --- few labels
 
 
-def test_draws_are_class_uniform_and_ignore_the_unlabelled():
-    y = np.array([2, -1, 0, 0, 2, -1, 2, 0])
+def test_draws_are_class_uniform():
+    y = np.array([2, 5, 0, 0, 2, 5, 2, 0, 5])
     rows = draw_per_class(y, 2, seed=0)
-    assert sorted(y[rows]) == [0, 0, 2, 2]
+    assert sorted(y[rows]) == [0, 0, 2, 2, 5, 5]
     assert list(rows) == sorted(set(rows))
-    assert list(draw_per_class(y, 3)) == [0, 2, 3, 4, 6, 7]
+    assert list(draw_per_class(y, 3)) == list(range(9))
+
+
+def test_draws_of_neighbouring_seeds_are_other_draws():
     y = np.arange(1000) % 10
-    assert (
-        list(draw_per_class(y, 9, seed=1)) == list(draw_per_class(y, 9, seed=1)) != list(draw_per_class(y, 9, seed=2))
-    )
+    drawn = {tuple(draw_per_class(y, 9, seed, draw)) for seed in range(5) for draw in range(5)}
+    assert len(drawn) == 25, "draw 1 of seed 0 was draw 0 of seed 1"
+    assert tuple(draw_per_class(y, 9, 3, 2)) in drawn, "and the same when asked again"
 
 
 def test_draws_take_strings_and_name_the_class_that_is_short():
@@ -377,44 +389,96 @@ def test_draws_take_strings_and_name_the_class_that_is_short():
     assert len(draw_per_class(y, 2)) == 4
     with pytest.raises(ValueError, match="class dog has 2 labels: 3 per class were asked for"):
         draw_per_class(y, 3)
-    with pytest.raises(ValueError, match="no labels"):
-        draw_per_class(np.full(4, -1), 1)
     with pytest.raises(ValueError, match="per_class = 0"):
         draw_per_class(y, 0)
 
 
 def test_few_labels_give_one_row_per_draw():
     X, y = digits()
-    y = y.copy()
-    y[:50] = -1
-    table = probe_few_labels(X[:400], y[:400], X[400:], y[400:], per_class=10, draws=3, Cs=(1e-3, 1e-2), held_out=100)
-    columns = ["draw", "accuracy", "C", "n_labels", "n_held_out", "n_iter", "converged", "degenerate"]
+    given = (X[:400], y[:400], X[500:], y[500:], 10, 3)
+    table = probe_few_labels(*given, (1e-3, 1e-2), held_out=(X[400:500], y[400:500]))
+    columns = ["draw", "accuracy", "C", "n_labels", "n_iter", "converged", "degenerate"]
     assert list(table.columns) == columns
-    assert len(table) == 3
+    assert table.draw.tolist() == [0, 1, 2]
     assert (table.n_labels == 100).all()
-    assert (table.n_held_out == 100).all()
     assert table.converged.all()
     assert not table.degenerate.any()
-    assert table.accuracy.between(0.7, 1).all()
-    again = probe_few_labels(torch.from_numpy(X[:400]), y[:400], X[400:], y[400:], 10, 3, (1e-3, 1e-2), held_out=100)
+    drawn = [draw_per_class(y[:400], 10, 0, draw) for draw in range(3)]
+    by_hand = [L2SVM(C=table.C[0]).fit(X[rows], y[rows]).score(X[500:], y[500:]) for rows in drawn]
+    np.testing.assert_allclose(table.accuracy, by_hand, atol=0.011)
+    assert len(set(table.accuracy)) > 1, "draws differ"
+    again = probe_few_labels(torch.from_numpy(X[:400]), *given[1:], (1e-3, 1e-2), held_out=(X[400:500], y[400:500]))
     assert table.equals(again)
 
 
-def test_few_labels_need_images_to_choose_C_on():
-    X, y = digits(40)
-    y = np.arange(40) % 2
-    with pytest.raises(ValueError, match="none is left to choose C on"):
-        probe_few_labels(X, y, X, y, per_class=20, draws=1)
-    assert probe_few_labels(X, y, X, y, per_class=20, draws=1, Cs=(0.1,)).n_held_out[0] == 0
+def test_one_C_serves_all_draws_the_best_on_the_images_set_apart():
+    X, y = digits()
+    Cs, held = (1e-5, 1e-2, 1.0), (X[400:500], y[400:500])
+    found = probe_few_labels(X[:400], y[:400], X[500:], y[500:], 10, 3, Cs, held_out=held)
+    alone = {C: probe_few_labels(X[:400], y[:400], *held, 10, 3, [C]).accuracy.mean() for C in Cs}
+    assert set(found.C) == {max(alone, key=alone.get)} != {min(alone, key=alone.get)}
+    wrong = (held[0], (held[1] + 1) % 10)  # right labels of the images set apart are what decides, not the test's
+    misled = probe_few_labels(X[:400], y[:400], X[500:], y[500:], 10, 3, Cs, held_out=wrong)
+    alone = {C: probe_few_labels(X[:400], y[:400], *wrong, 10, 3, [C]).accuracy.mean() for C in Cs}
+    assert set(misled.C) == {max(alone, key=alone.get)}
+
+
+@pytest.mark.parametrize(
+    ("ask", "match"),
+    [
+        (lambda y: protocol.check_draws(y, 5, 1), "draws = 1: an interval over draws needs two at least"),
+        (lambda y: protocol.check_draws(y, 21, 2), "class 0 has 20 labels: 21 per class"),
+        (
+            lambda y: protocol.check_lines("raw pixel", ["raw pixels", "k-means"]),
+            "no 'raw pixel'; choose all, or",
+        ),
+        (lambda y: protocol.check_lines("k-means + x + y", ["k-means"]), r"no 'x' \+ 'y'; choose"),
+        (lambda y: protocol.check_lines("", ["k-means"]), "no ''; choose all"),
+        (lambda y: protocol.check_Cs(0.5, 1.0, 10), "no C from 0.5 to 1: there are 1e-05, 2e-05"),
+        (lambda y: protocol.check_Cs(1e-4, 2e-4, 0), "2 values of C and no images to choose by: give development"),
+        (lambda y: probe_few_labels(y[:, None], y, y[:, None], y, 5, 2, (1, 2)), "2 values of C need images"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_any_work(ask, match):
+    with pytest.raises(ValueError, match=match):
+        ask(np.repeat([0, 1, 2], 20))
+
+
+def test_what_can_work_is_let_through():
+    protocol.check_draws(np.repeat([0, 1, 2], 20), 20, 2)
+    assert protocol.check_lines("all", ["a", "b"]) == ["a", "b"]
+    assert protocol.check_lines("b+ a", ["a", "b", "c"]) == ["b", "a"]
+    assert protocol.check_Cs(5e-5, 2e-4, 10) == [5e-5, 1e-4, 2e-4]
+    assert protocol.check_Cs(1e-4, 1e-4, 0) == [1e-4]
+
+
+def test_a_C_is_named_with_where_it_comes_from():
+    assert protocol.say_C(1e-4, [1e-4]) == "0.0001 given"
+    assert protocol.say_C(2e-4, [1e-4, 2e-4, 5e-4]) == "0.0002 chosen"
+    assert protocol.say_C(5e-4, [1e-4, 2e-4, 5e-4]) == "0.0005 chosen, the end of those tried"
+    assert protocol.say_C(1e-4, [1e-4, 2e-4, 5e-4]) == "0.0001 chosen, the end of those tried"
 
 
 def test_degenerate_classifiers_are_recognised():
-    y = np.array([0, 0, 0, 1, 2])
-    assert degenerate([1, 1, 1, 1, 1], y)  # one class predicted
-    assert degenerate([0, 0, 0, 0, 0], y)
-    assert degenerate([0, 0, 1, 1, 0], y)  # as many right as the majority class has
-    assert not degenerate([0, 0, 0, 1, 1], y)
-    assert not degenerate(np.array(["a", "b"]), np.array(["a", "b"]))
+    y = np.repeat([0, 1], [90, 10])
+    assert degenerate(np.zeros(100), y)
+    assert degenerate(np.ones(100), y)  # one class, and the wrong one
+    assert not degenerate(y, y)
+    by_accident = y.copy()
+    by_accident[80:90] = 1  # as many right as the majority class has, though balanced accuracy is 0.94
+    assert np.mean(by_accident == y) == 0.9
+    assert not degenerate(by_accident, y)
+    guesses = np.random.default_rng(0).permutation(y)
+    assert degenerate(guesses, y)
+    assert degenerate(np.array(["a", "b"]), np.array(["a", "b"])), "two images tell nothing"
+    assert not degenerate(np.repeat(["a", "b"], 9), np.repeat(["a", "b"], 9))
+
+
+def test_guessing_is_called_degenerate_about_as_often_as_the_interval_says():
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 10, 500)
+    found = [degenerate(rng.integers(0, 10, 500), y) for _ in range(300)]
+    assert 0.94 < np.mean(found) < 1
 
 
 # --- what is recorded
@@ -424,15 +488,15 @@ def test_any_classifier_is_tested_on_the_same_draws():
     y, y_test = np.repeat([0, 1, 2], 20), np.array([0, 1, 2, 2])
     seen = []
     table = protocol.predict_few_labels(lambda rows: seen.append(rows) or np.full(4, 2), y, y_test, 5, 3, seed=7)
-    assert all((rows == protocol.draw_per_class(y, 5, 7 + i)).all() for i, rows in enumerate(seen))
+    assert all((rows == protocol.draw_per_class(y, 5, 7, i)).all() for i, rows in enumerate(seen))
     assert table["accuracy"].tolist() == [0.5] * 3
     assert table["degenerate"].all()
 
 
 def test_the_table_says_which_classifiers_are_degenerate():
     run = Run("id", "05_cifar10_probe", {})
-    truth = np.array([0, 1, 2, 2])
-    protocol.record_accuracy(run, "constant", np.full(4, 2), truth, note="C 1")
+    truth = np.repeat([0, 1, 2, 2], 9)
+    protocol.record_accuracy(run, "constant", np.full(36, 2), truth, note="C 1")
     protocol.record_accuracy(run, "right", truth, truth, published="p")
     draws = pd.DataFrame({"accuracy": [0.5, 0.7], "degenerate": [True, False]})
     protocol.record_draws(run, "draws", draws)

@@ -1,0 +1,68 @@
+"""The images of a probe: those that it learns from, those that decide its choices, and those that test it, once.
+
+Whoever chooses C, a snapshot or a layer by the test images reports the luckiest of many. So some training images are
+set apart, the same ones in every run, and all choices are theirs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from lib.images import data
+from lib.images.data import UNLABELLED, ImageSet
+from lib.study import chance
+
+DEVELOPMENT = "development"  # what a notebook calls the images set apart where it names a split
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The labelled images of a probe."""
+
+    learn: ImageSet  # training images in the order of their classes, those set apart last
+    test: ImageSet
+    own: slice  # the training images that decide nothing
+    apart: slice  # those that decide
+    final: slice  # what the last classifier learns from: all, but for the images that test it
+    unlabelled: int  # images that were left out, of both splits
+
+
+def load(
+    data_set: str, size: int, train: str = "train", test: str = "test", limit: int = 0, development: int = 0
+) -> Splits:
+    """Load the labelled images of two splits, and set `development` of the training images apart.
+
+    These are drawn class by class, whatever the seed of a run and its `limit`: at most so many of the others (0: all),
+    evenly spaced. test: a split, or `development`. Raises ValueError where a split has no labels, and for a number of
+    images to set apart that leaves no class or no image.
+    """
+    learn, left_out = labelled(data.load(data_set, size, train))
+    own, apart = np.arange(len(learn)), np.arange(0)
+    if development:
+        if not len(learn.classes) <= development <= len(learn) - len(learn.classes):
+            raise ValueError(
+                f"development = {development}: of {len(learn)} training images of {len(learn.classes)} classes, one of "
+                "each class at least is set apart, and one is left"
+            )
+        stream = chance.stream(0, DEVELOPMENT)
+        own, apart = (np.sort(part) for part in train_test_split(
+            own, test_size=development, random_state=stream, stratify=learn.y))  # fmt: skip
+    if 0 < limit < len(own):
+        own = own[np.arange(limit) * len(own) // limit]
+    learn = learn[np.concatenate([own, apart])]
+    parts = slice(0, len(own)), slice(len(own), len(learn))
+    if test == DEVELOPMENT:
+        if not development:
+            raise ValueError("no images are set apart to be tested on: give development a number or test another split")
+        return Splits(learn, learn[parts[1]], *parts, parts[0], left_out)
+    tested, left_out_too = labelled(data.load(data_set, size, test))
+    return Splits(learn, tested, *parts, slice(0, len(learn)), left_out + left_out_too)
+
+
+def labelled(images: ImageSet) -> tuple[ImageSet, int]:
+    """Return the images that have a label, and the number of the others. Raises ValueError where none has."""
+    rows = np.flatnonzero(images.y.numpy() != UNLABELLED)
+    if not len(rows):
+        raise ValueError(f"{images.name}: none of its {len(images)} images has a label to classify it by")
+    return (images if len(rows) == len(images) else images[rows]), len(images) - len(rows)

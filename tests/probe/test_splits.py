@@ -1,0 +1,71 @@
+"""The images of a probe: unlabelled ones left out and counted, some set apart, the same ones whatever is asked."""
+
+import numpy as np
+import pytest
+import torch
+
+from lib.images import data
+from lib.images.data import ImageSet
+from lib.probe import splits
+
+
+@pytest.fixture
+def sets(monkeypatch):
+    """A train split of 90 images of three classes and 10 without a label, a test split of 20 and 4; each image's
+    pixels are its row."""
+
+    def load(name, size, split="train", limit=0):
+        assert not limit
+        y = np.sort(np.arange(90) % 3) if split == "train" else np.sort(np.arange(20) % 3)
+        y = np.concatenate([np.full(10 if split == "train" else 4, -1), y])
+        if name == "nobody's":
+            y[:] = -1
+        x = torch.arange(len(y), dtype=torch.uint8)[:, None, None, None].expand(-1, 1, size, size)
+        return ImageSet(name, x, torch.from_numpy(y), ("a", "b", "c"))
+
+    monkeypatch.setattr(data, "load", load)
+
+
+def rows(images):
+    return images.x[:, 0, 0, 0].tolist()
+
+
+def test_unlabelled_images_are_left_out_of_both_splits_and_counted(sets):
+    found = splits.load("some", 4)
+    assert rows(found.learn) == list(range(10, 100)) and rows(found.test) == list(range(4, 24))
+    assert found.unlabelled == 14
+    assert (found.own, found.apart, found.final) == (slice(0, 90), slice(90, 90), slice(0, 90))
+    with pytest.raises(ValueError, match="nobody's: none of its 100 images has a label"):
+        splits.load("nobody's", 4)
+
+
+def test_images_set_apart_come_last_class_by_class_and_are_nobody_elses(sets):
+    found = splits.load("some", 4, development=30)
+    own, apart = rows(found.learn[found.own]), rows(found.learn[found.apart])
+    assert len(own) == 60 and len(apart) == 30 and sorted(own + apart) == list(range(10, 100))
+    assert np.bincount(found.learn.y[found.apart]).tolist() == [10, 10, 10]
+    assert found.final == slice(0, 90)
+    assert own == sorted(own) and apart != list(range(70, 100))
+
+
+def test_the_same_images_are_set_apart_whatever_the_limit(sets):
+    every, some = (splits.load("some", 4, limit=limit, development=30) for limit in (0, 20))
+    assert rows(some.learn[some.apart]) == rows(every.learn[every.apart])
+    own = rows(every.learn[every.own])
+    assert rows(some.learn[some.own]) == own[::3], "evenly spaced"
+    assert len(splits.load("some", 4, limit=200).learn) == 90
+
+
+def test_choices_are_tested_on_the_images_set_apart(sets):
+    found = splits.load("some", 4, test="development", development=30)
+    assert rows(found.test) == rows(found.learn[found.apart])
+    assert found.unlabelled == 10
+    assert found.final == found.own == slice(0, 60), "no image is learned from and tested on"
+    with pytest.raises(ValueError, match="no images are set apart to be tested on: give development a number or test"):
+        splits.load("some", 4, test="development")
+
+
+@pytest.mark.parametrize("number", [2, 88, -1])
+def test_a_number_that_leaves_a_class_out_is_refused(sets, number):
+    with pytest.raises(ValueError, match=f"development = {number}: of 90 training images of 3 classes"):
+        splits.load("some", 4, development=number)
