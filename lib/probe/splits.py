@@ -45,9 +45,8 @@ def load(
                 f"development = {development}: of {len(learn)} training images of {len(learn.classes)} classes, one of "
                 "each class at least is set apart, and one is left"
             )
-        stream = chance.stream(0, DEVELOPMENT)
         own, apart = (np.sort(part) for part in train_test_split(
-            own, test_size=development, random_state=stream, stratify=learn.y))  # fmt: skip
+            own, test_size=development, random_state=chance.stream(0, DEVELOPMENT), stratify=learn.y))  # fmt: skip
     if 0 < limit < len(own):
         own = own[np.arange(limit) * len(own) // limit]
     learn = learn[np.concatenate([own, apart])]

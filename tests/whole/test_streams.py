@@ -8,8 +8,8 @@ import pytest
 from lib.study import paths
 
 SEEDED = {"manual_seed", "default_rng", "random_state"}
-ROOMS = ["nets", "gan"]
-NOTEBOOKS = ["01", "08"]
+ROOMS = ["nets", "gan", "probe"]
+NOTEBOOKS = ["01", "05", "08", "09", "10", "11"]
 
 
 def sources():
