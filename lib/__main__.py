@@ -19,13 +19,13 @@ def main() -> int:
     commands.choices["execute"].add_argument("--threads", type=int)
     commands.add_parser("keep", help="copy a run's record to where git keeps them").add_argument("run")
     commands.add_parser("report", help="write a batch's executed notebooks as pages").add_argument("batch")
-    commands.add_parser("table", help="rebuild results/table.csv")
+    commands.add_parser("table", help="rebuild results/table.csv from the kept runs")
     given, options = parser.parse_known_args()
     if options and given.command != "run":
         parser.error(f"unknown option {options[0]}")
     try:
         if given.command == "table":
-            print(runs.write_table())
+            print(runs.write_table(kept_only=True))
         elif given.command == "keep":
             print(runs.keep(given.run))
         elif given.command == "report":

@@ -28,7 +28,7 @@ from lib.images import data
 from lib.images.data import ImageSet
 from lib.nets import models, weights
 from lib.nets.models import Description
-from lib.study import chance, paths, runs
+from lib.study import chance, identity, paths
 
 GRIDS = 8  # times at which samples are taken
 CHECKS = 20  # times at which the nets' health is measured
@@ -43,10 +43,10 @@ def folder_of(
 
     It is apart from the notebook's run, so that a changed plot does not cost a day of training.
     """
-    code = [runs.digest_of_module(name) for name in ("nets.models", "gan.cpu_gradients", "gan.game", "gan.train")]
+    code = identity.versions_of("lib.gan.train")
     chosen = None if rows is None else hashlib.sha256(rows.numpy()).hexdigest()
-    identity = json.dumps([asdict(description), asdict(settings), images.checksum, chosen, snapshots, code])
-    return paths.runs() / f"training-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+    told = json.dumps([asdict(description), asdict(settings), images.checksum, chosen, snapshots, code])
+    return paths.runs() / f"training-{hashlib.sha256(told.encode()).hexdigest()[:10]}"
 
 
 def fit(

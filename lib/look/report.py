@@ -4,7 +4,6 @@ Exported notebooks fetch scripts and icons from other people's servers and leave
 who cannot see them. These pages hold all they show, open from a folder without a network, and name each figure.
 """
 
-import json
 import re
 import shutil
 from html import escape
@@ -44,9 +43,7 @@ def write(batch: str) -> Path:
 
     Raises ValueError, which says what makes them, where nothing of the batch was run.
     """
-    claimed = paths.runs() / f"{batch}.rows.json"
-    meant = json.loads(claimed.read_text()) if claimed.exists() else {}
-    ran = {row: paths.runs() / entry["run_id"] for row, entry in meant.items()}
+    ran = {row: paths.runs() / meant["run_id"] for (_, row), meant in runs.claimed(batch).items()}
     ran = {row: folder for row, folder in ran.items() if (folder / "notebook.ipynb").exists()}
     if not ran:
         how = "make study" if batch == "quick" else f"make batch BATCH=batches/{batch}.yaml"

@@ -18,10 +18,10 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
-from lib.study import leases, paths, runs
+from lib.study import identity, leases, paths, runs
 from lib.study.rows import Batch, Row
 
-SHOWN = ["row", "data", "metric", "value", "low", "high", "published"]
+SHOWN = ["row", "data", "metric", "value", "low", "high", "published", "code"]
 SOCKETS = Path("/tmp")  # a socket's path must be short
 GRACE = 60  # seconds that an interrupted training has to end its minibatch and save
 WATCHER = """
@@ -53,7 +53,7 @@ def run(batch: Batch, *options: str, only: Sequence[str] = ()) -> int:
     for name in only:
         find(batch, name)
     meant = {name: {"run_id": row.run_id, "departs": row.departs} for name, row in batch.rows.items()}
-    runs.claim(batch.name, meant)
+    runs.claim(batch.name, batch.path, meant)
     wanted = list(only) or list(batch.rows)
     unfinished = batch.waiting()
     waiting = [name for name in wanted if name in unfinished]
@@ -222,11 +222,10 @@ def why(batch: Batch, row: Row) -> str:
     records = [record for record in records if (record["batch"], record["row"]) == (batch.name, row.name)]
     if not records:
         return "new row"
-    before = max(records, key=lambda record: record["finished"])["dependencies"]
-    parameters = runs.check_parameters(row.notebook, row.parameters)
-    now = runs.dependencies(row.notebook, parameters, row.after)
+    before = max(records, key=lambda record: record["finished"]).get("identity", {})
+    now = identity.identity_of(row.notebook, row.parameters, row.after)
     return "; ".join(
-        f"{key}: {before.get(key, 'none')} -> {now.get(key, 'none')}" if key in parameters else f"{key} changed"
+        f"{key}: {before.get(key, 'default')} -> {now.get(key, 'default')}"
         for key in {**before, **now}
         if before.get(key) != now.get(key)
     )
@@ -262,10 +261,10 @@ def summarise(batch: Batch) -> int:
             print(f"  FAILED    {name:<20} {_stopped(row)}; see {short(row.executed)}")
         else:
             print(f"  not run   {name:<20} after {', '.join(set(row.needs) & waiting.keys()) or 'nothing'}")
-    table = runs.table(batch.name)[SHOWN].astype({name: float for name in ("value", "low", "high")})
+    table = runs.table(batch.name)[SHOWN]
     if len(table):
         print(f"\n{table.to_string(index=False, na_rep='', float_format=lambda x: f'{x:.4g}')}")
-    print(f"\nTable: {short(paths.TABLE)}. Figures (*.png) are beside each row's executed notebook.")
+    print(f"\nTable: {short(paths.runs() / 'table.csv')}. Figures (*.png) are beside each row's executed notebook.")
     return 1 if waiting else 0
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from lib.study import paths, runs
+from lib.study import identity, paths, runs
 
 # As Snakemake names them; gpu_mb is the part of the card that is taken, without it the whole.
 RESOURCES = {"gpu": "cards, 0 or 1", "gpu_mb": "MiB of a card", "mem_mb": "MiB", "runtime": "minutes"}
@@ -151,9 +151,9 @@ def _draft(name: object, row: object, rows: dict, defaults: dict) -> dict:
     """Return a row as written, checked but for its parameters' names and types, with the rows that it needs."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w-]*", name) or name == "all":
         raise ValueError("a row is named with letters, digits, - and _, and not `all`")
-    if not isinstance(row, dict) or row.get("notebook") not in runs.notebooks():
+    if not isinstance(row, dict) or row.get("notebook") not in identity.notebooks():
         notebook = row.get("notebook") if isinstance(row, dict) else row
-        raise ValueError(f"unknown notebook {notebook!r}: choose one of {', '.join(runs.notebooks())}")
+        raise ValueError(f"unknown notebook {notebook!r}: choose one of {', '.join(identity.notebooks())}")
     _only(row, "notebook", "parameters", "after", "departs", "threads", *RESOURCES)
     if not isinstance(row.get("parameters", {}), dict):
         raise ValueError("parameters: {name: value}")
@@ -195,7 +195,7 @@ def _resolve(name: str, draft: dict, rows: dict[str, Row]) -> Row:
     given = {
         k: f"run:{rows[other].run_id}" if (other := _upstream(v, rows)) else v for k, v in draft["parameters"].items()
     }
-    checked = runs.check_parameters(draft["notebook"], given)
+    checked = identity.check(draft["notebook"], given)
     after = tuple(sorted({rows[other].run_id for other in draft["after"]}))
     return Row(
         name=name,
@@ -203,7 +203,7 @@ def _resolve(name: str, draft: dict, rows: dict[str, Row]) -> Row:
         parameters={k: checked[k] for k in given},
         after=after,
         needs=tuple(sorted(draft["needs"])),
-        run_id=runs.run_id(draft["notebook"], given, after),
+        run_id=identity.run_id(draft["notebook"], given, after),
         departs=draft.get("departs", ""),
         threads=draft.get("threads", 1),
         resources={key: draft[key] for key in RESOURCES if key in draft},

@@ -1,46 +1,45 @@
 """Runs and the table of results.
 
 A number that cannot be traced to the parameters, code and data that made it is worth little, and a run that died
-half-way must not be taken for a result. A run is a folder named after a hash of all it depends on; `params.json` is
-written into it first and `metrics.json` last and atomically, so that the presence of the latter means finished. The
-table is rebuilt from the runs, never edited.
+half-way must not be taken for a result. A run is a folder named by `identity.run_id`. What it makes lies in a part of
+its own until it ends; then it is moved into the folder, `metrics.json` last and atomically, which means: finished. It
+stays until another replaces it. The table is rebuilt from the runs, never edited.
 """
 
 from __future__ import annotations
 
 import ast
-import hashlib
 import json
+import math
 import os
 import platform
+import re
 import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from importlib.metadata import version
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import nbformat
 import pandas as pd
-from papermill import inspect_notebook
 
-from lib.study import paths
+from lib.study import identity, paths
 
 if TYPE_CHECKING:  # the batch engine imports this module: no torch, no matplotlib
     from matplotlib.figure import Figure
 
 COLUMNS = [
-    "run_id", "notebook", "batch", "row", "data", "seed", "commit", "device", "seconds", "peak_mb",
+    "run_id", "notebook", "batch", "row", "data", "seed", "commit", "code", "device", "seconds", "peak_mb",
     "metric", "value", "low", "high", "published", "note", "departs",
 ]  # fmt: skip
-PRESENTATION = {"look.figures", "study.paths", "study.results", "study.batch"}  # modules that change no number
-TYPES = {"str": str, "int": int, "float": float, "bool": bool}
+NUMBERS = ["value", "low", "high"]
+INJECTED = "# Parameters\n"  # begins the cell that papermill puts after the notebook's own
 
 
 @dataclass
@@ -50,12 +49,10 @@ class Run:
     id: str
     notebook: str
     parameters: dict
+    folder: Path | None = None  # of what it makes: a part of its own until it ends
+    about: dict = field(default_factory=dict)  # the record so far
     began: float = field(default_factory=time.time)
     metrics: list[dict] = field(default_factory=list)
-
-    @property
-    def folder(self) -> Path:
-        return paths.runs() / self.id
 
     def save(self, figure: Figure, name: str) -> None:
         """Write a figure into the run's folder as NAME.png."""
@@ -65,225 +62,236 @@ class Run:
         self, metric: str, value: float, low: float | None = None, high: float | None = None, *,
         published: str = "", note: str = "", data: str = "",
     ) -> None:  # fmt: skip
-        """Note one number, its interval and the id of the published figure in data/published.csv it stands beside."""
-        line = {"metric": metric, "value": value, "low": low, "high": high, "published": published, "note": note}
-        self.metrics.append({k: v.item() if hasattr(v, "item") else v for k, v in line.items()} | {"data": data})
+        """Note one number, its interval and the id of the published figure in data/published.csv it stands beside.
 
-
-def parameters_of(notebook: str) -> dict[str, dict]:
-    """Return a notebook's parameters: name -> {type, default, help}. Raises ValueError for an unknown notebook."""
-    path = paths.NOTEBOOKS / f"{notebook}.ipynb"
-    if not path.exists():
-        raise ValueError(f"unknown notebook {notebook!r}: choose one of {', '.join(notebooks())}")
-    found = {}
-    for name, entry in inspect_notebook(str(path)).items():
-        kind = entry["inferred_type_name"]
-        if kind not in TYPES:
-            raise ValueError(f"{notebook}: parameter {name} needs a type: {', '.join(TYPES)}")
-        try:
-            default = ast.literal_eval(entry["default"])
-        except (ValueError, SyntaxError) as error:
-            raise ValueError(f"{notebook}: parameter {name} = {entry['default']} must be a literal") from error
-        found[name] = {"type": TYPES[kind], "default": default, "help": entry["help"]}
-    return found
-
-
-def notebooks() -> list[str]:
-    """Return the names of the study's notebooks, in order."""
-    return sorted(path.stem for path in paths.NOTEBOOKS.glob("[0-9]*.ipynb"))
-
-
-def check_parameters(notebook: str, given: Mapping) -> dict:
-    """Return a notebook's parameters with `given` in place. Raises ValueError for an unknown name or a wrong type."""
-    known = parameters_of(notebook)
-    for name, value in given.items():
-        if name not in known:
-            raise ValueError(f"{notebook} has no parameter {name!r}: it has {', '.join(known)}")
-        kind = known[name]["type"]
-        right = type(value) is kind or (kind is float and type(value) is int)
-        if not right:
-            hint = "; YAML reads 1e-3 as text, write 1.0e-3" if kind is float and isinstance(value, str) else ""
-            raise ValueError(f"{notebook}: {name} = {value!r} is no {kind.__name__}{hint}")
-    return {name: entry["type"](given.get(name, entry["default"])) for name, entry in known.items()}
-
-
-def run_id(notebook: str, parameters: Mapping, upstream: tuple[str, ...] = ()) -> str:
-    """Return the name of a run: its notebook and a hash of parameters, code and what it comes after."""
-    digests = dependencies(notebook, check_parameters(notebook, parameters), upstream)
-    return f"{notebook}-{hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:10]}"
-
-
-def dependencies(notebook: str, parameters: Mapping, upstream: tuple[str, ...] = ()) -> dict[str, str]:
-    """Return what a run's numbers follow from: parameters, the notebook's code, and each module that computes."""
-    code = {f"lib/{_file_of(name)}": digest_of_module(name) for name in _modules_of(_code_of(notebook)) - PRESENTATION}
-    given = {name: json.dumps(value) for name, value in parameters.items()}
-    files = {f"files of {name}": found for name, value in parameters.items() if (found := _files_of(value))}
-    return given | files | {"notebook": _digest(_code_of(notebook))} | code | {"after": " ".join(sorted(upstream))}
-
-
-@cache
-def _files_of(value: object) -> str:
-    """Return a hash of the names and sizes behind a `tar:` or `folder:` parameter: other images, another run.
-
-    Times of change do not count: a copy on another machine is the same source. Empty for any other value.
-    """
-    kind, _, path = value.partition(":") if isinstance(value, str) else ("", "", "")
-    if kind not in ("tar", "folder"):
-        return ""
-    source = paths.find_source(path)
-    files = chain.from_iterable([place, *place.rglob("*")] for place in source.parent.glob(source.name))
-    listed = sorted(f"{file.name} {file.stat().st_size}" for file in files if file.is_file())
-    return hashlib.sha256("\n".join(listed).encode()).hexdigest()[:16]
-
-
-def _code_of(notebook: str) -> str:
-    """Return the code of a notebook without its parameters cell, whose values count on their own."""
-    cells = nbformat.read(paths.NOTEBOOKS / f"{notebook}.ipynb", as_version=4).cells
-    code = (c.source for c in cells if c.cell_type == "code" and "parameters" not in c.metadata.get("tags", []))
-    return "\n".join(line for cell in code for line in cell.splitlines() if not line.startswith("%"))
-
-
-def _modules_of(source: str) -> set[str]:
-    """Return the names of the lib modules that a piece of code imports, and those which they import."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lib."):
-            room, _, module = node.module.removeprefix("lib.").partition(".")
-            found |= {f"{room}.{module}"} if module else {f"{room}.{alias.name}" for alias in node.names}
-    return found.union(*(_imports(name) for name in found))
-
-
-@cache
-def _imports(module: str) -> frozenset[str]:
-    return frozenset(_modules_of((paths.ROOT / "lib" / _file_of(module)).read_text()))
-
-
-def _file_of(module: str) -> str:
-    return f"{module.replace('.', '/')}.py"
-
-
-@cache
-def digest_of_module(module: str) -> str:
-    """Return a hash of what a module of lib does: comments and docstrings do not count."""
-    return _digest((paths.ROOT / "lib" / _file_of(module)).read_text())
-
-
-def _digest(source: str) -> str:
-    """Hash what a piece of code does: its syntax tree, without comments and docstrings."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    dump = ast.dump(tree).replace(", type_params=[]", "")  # which Python 3.12 adds: same code, same hash
-    return hashlib.sha256(dump.encode()).hexdigest()[:16]
+        What is not finite is recorded as none, with a note: a training that came to nothing is a result too. Raises
+        ValueError for what is no number.
+        """
+        line = {"metric": metric, "value": value, "low": low, "high": high, "published": published}
+        for name in NUMBERS:
+            number = line[name].item() if hasattr(line[name], "item") else line[name]
+            if not isinstance(number, int | float) and not (name != "value" and number is None):
+                raise ValueError(f"metric {metric}: {name} = {number!r} is no number")
+            if number is not None and not math.isfinite(number):
+                number, note = None, "; ".join(filter(None, [note, f"{name} is {number}"]))
+            line[name] = number
+        self.metrics.append(line | {"note": note, "data": data})
 
 
 def start(notebook: str, namespace: Mapping) -> Run:
-    """Begin a run: make its folder and write params.json.
+    """Begin a run.
 
-    namespace: the notebook's own `globals()`, from which the values of its parameters cell are taken.
+    namespace: the notebook's own `globals()`, from which the values of its parameters cell are taken. Under a batch,
+    the run is the one that the row's plan names, and `identity` of that row goes into the record. Raises ValueError
+    for a parameter that the notebook does not know, or that is not as planned.
     """
-    parameters = check_parameters(notebook, {name: namespace[name] for name in parameters_of(notebook)})
-    upstream = tuple(os.environ.get("STUDY_AFTER", "").split())
-    run = Run(run_id(notebook, parameters, upstream), notebook, parameters)
-    run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / "metrics.json").unlink(missing_ok=True)
-    batch, _, row = os.environ.get("STUDY_ROW", "").partition("/")
-    record = {"run_id": run.id, "notebook": notebook, "batch": batch, "row": row, "parameters": parameters}
-    record["departs"] = os.environ.get("STUDY_DEPARTS", "") if batch else "run by hand"
-    record["commit"] = commit()  # now, not when it ends: the code is in memory, whatever happens to the files
-    record["dependencies"] = dependencies(notebook, parameters, upstream)
-    paths.write_atomically(run.folder / "params.json", json.dumps(record, indent=1).encode())
+    unknown = {name: None for name in _injected(namespace)}
+    defaults, row = identity.parameters_of(notebook), _planned_row()
+    parameters = identity.check(notebook, unknown | {name: namespace[name] for name in defaults})
+    if row and parameters != identity.check(notebook, row["parameters"]):
+        raise ValueError(f"{notebook} has other parameters than row {row['row']} of the plan: {parameters}")
+    if not row:
+        upstream = tuple(os.environ.get("STUDY_AFTER", "").split())
+        row = {"batch": "", "row": "", "departs": "run by hand", "commit": commit()}
+        if planned := os.environ.get("STUDY_ROW"):
+            row["batch"], _, row["row"] = planned.rpartition("/")
+            row["departs"] = os.environ.get("STUDY_DEPARTS", "")
+        row["identity"] = identity.identity_of(notebook, parameters, upstream)
+        row["run_id"] = identity.run_id(notebook, parameters, upstream)
+    run = Run(row["run_id"], notebook, parameters)
+    run.about = {"run_id": run.id, "notebook": notebook, "batch": row["batch"], "row": row["row"]}
+    run.about |= {"parameters": parameters, "departs": row.get("departs", ""), "commit": row["commit"]}
+    run.about |= {"chosen": [name for name in defaults if parameters[name] != defaults[name]]}
+    run.about |= {"identity": row.get("identity", {}), "code": _code_of(notebook, parameters)}
+    folder = paths.runs() / run.id
+    folder.mkdir(parents=True, exist_ok=True)
+    paths.write_atomically(folder / "params.json", _to_json(run.about))
+    run.folder = Path(tempfile.mkdtemp(prefix="part-", dir=folder))
+    weakref.finalize(run, shutil.rmtree, run.folder, ignore_errors=True)
     return run
 
 
+def _injected(namespace: Mapping) -> list[str]:
+    """Return the names that papermill has set in this kernel, known to the notebook or not."""
+    cells = (cell for cell in namespace.get("In", []) if cell.startswith(INJECTED))
+    return [ast.unparse(target) for cell in cells for line in ast.parse(cell).body for target in line.targets]
+
+
+def _planned_row() -> dict:
+    """Return the row that a batch executes in this kernel, as planned; empty by hand."""
+    if "STUDY_PLAN" not in os.environ:
+        return {}
+    plan = json.loads(Path(os.environ["STUDY_PLAN"]).read_text(encoding="utf-8"))
+    row = os.environ["STUDY_ROW"].rpartition("/")[2]
+    return {"batch": plan["batch"], "row": row, "commit": plan["commit"]} | plan["rows"][row]
+
+
 def finish(run: Run) -> pd.DataFrame:
-    """End a run: write metrics.json, and return its numbers beside the published ones."""
-    for line in run.metrics:
-        if not isinstance(line["value"], int | float):
-            raise ValueError(f"metric {line['metric']}: {line['value']!r} is no number")
-    record = json.loads((run.folder / "params.json").read_text())
-    record |= {
-        "device": device_name(),
+    """End a run: write its record, and return its numbers beside the published ones.
+
+    By hand that is metrics.json; under a batch finished.json, which becomes it when the notebook has ended well.
+    """
+    record = run.about | {
+        "device": device_name(run.parameters.get("device", "cpu")),
         "seconds": round(time.time() - run.began, 1),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "torch": version("torch"),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "finished": _now(),
         "metrics": run.metrics,
     }
-    paths.write_atomically(run.folder / "metrics.json", json.dumps(record, indent=1).encode())
-    return beside_published(pd.DataFrame(run.metrics, columns=["metric", "value", "low", "high", "published"]))
+    part, run.folder = run.folder, paths.runs() / run.id
+    for path in part.iterdir():
+        path.replace(run.folder / path.name)
+    part.rmdir()
+    name = "finished.json" if "STUDY_PLAN" in os.environ else "metrics.json"
+    paths.write_atomically(run.folder / name, _to_json(record))
+    return beside_published(pd.DataFrame(run.metrics, columns=["metric", *NUMBERS, "published"]))
 
 
 def beside_published(metrics: pd.DataFrame) -> pd.DataFrame:
     """Join metrics with data/published.csv: columns metric, value, low, high, published (a figure), source."""
     published = pd.read_csv(paths.PUBLISHED).set_index("id")
     known = published.reindex(metrics["published"])
-    frame = metrics[["metric", "value", "low", "high"]].copy()
+    frame = metrics[["metric", *NUMBERS]].copy()
     frame["published"], frame["source"] = known["value"].to_numpy(), known["source"].to_numpy()
     return frame
 
 
-def claim(batch: str, rows: Mapping[str, Mapping[str, str]]) -> None:
-    """Write down what each row of a batch means now: another parameter value is another run.
+# --- was it made by today's code?
 
-    rows: name -> run_id, and `departs`, in which the row's setting differs from the published one's.
+
+def differs(record: Mapping) -> list[str]:
+    """Return what of today's code differs from that which made a run: module.function, or a parameter's default.
+
+    Empty where today's code made it, or was accepted for it; a function that is merely new makes no difference.
     """
-    paths.write_atomically(paths.runs() / f"{batch}.rows.json", json.dumps(rows, indent=1).encode())
+    made = record | record.get("accepted", {})
+    if "code" not in made:
+        return ["made by another version of the study"]
+    if made["notebook"] not in identity.notebooks():
+        return [f"{made['notebook']} is gone"]
+    old, today = set(made["code"].split()), _todays_code(made)
+    changed = [name for name, found in today.items() if found not in old] if old - set(today.values()) else []
+    if not changed and old - set(today.values()):
+        changed = ["code that is gone"]
+    defaults = identity.parameters_of(made["notebook"])
+    values = {name: value for name, value in made["parameters"].items() if name not in made["chosen"]}
+    return changed + [f"{name}, {value!r} by default" for name, value in values.items() if defaults.get(name) != value]
 
 
-def table(batch: str = "") -> pd.DataFrame:
+def accept(folder: Path) -> list[str]:
+    """Note in a run's record, here or kept, that its numbers stand for today's code too; return what had differed."""
+    record = read_metrics(folder / "metrics.json")
+    if found := differs(record):
+        defaults = identity.parameters_of(record["notebook"])
+        chosen = {name: record["parameters"][name] for name in record.get("chosen", record["parameters"])}
+        parameters = identity.check(record["notebook"], {name: chosen[name] for name in chosen if name in defaults})
+        record["accepted"] = {
+            "by": os.environ.get("USER") or f"user {os.getuid()}", "at": _now(), "commit": commit(),
+            "code": " ".join(sorted(set(_todays_code(record).values()))), "parameters": parameters,
+        }  # fmt: skip
+        paths.write_atomically(folder / "metrics.json", _to_json(record))
+    return found
+
+
+def _upstream(parameters: Mapping) -> list[str]:
+    """Return the ids of the runs whose nets a run uses."""
+    values = (str(value) for value in parameters.values())
+    return [value.removeprefix("run:") for value in values if value.startswith("run:")]
+
+
+def _todays_code(record: Mapping) -> dict[str, str]:
+    """Return `identity.code_of` a run's notebook and of those that made what it uses."""
+    notebooks = {record["notebook"], *(run.rpartition("-")[0] for run in _upstream(record["parameters"]))}
+    codes = [identity.code_of(notebook) for notebook in sorted(notebooks) if notebook in identity.notebooks()]
+    return {name: found for code in codes for name, found in code.items()}
+
+
+def _code_of(notebook: str, parameters: Mapping) -> str:
+    """Return digests of the code that is about to make a run, and of that which made what it uses."""
+    digests = set(identity.code_of(notebook).values())
+    for run in _upstream(parameters):
+        if (path := paths.runs() / run / "metrics.json").exists():
+            made = read_metrics(path)
+            digests |= set((made | made.get("accepted", {})).get("code", "unknown").split())
+    return " ".join(sorted(digests))
+
+
+# --- the table
+
+
+def claim(batch: str, path: Path, rows: Mapping[str, Mapping]) -> None:
+    """Write down what each row of a batch file means now: another parameter value is another run.
+
+    batch: its name in the table. rows: name -> run_id, and `departs`, in which it differs from the published setting.
+    """
+    entry = {"batch": batch, "path": str(path), "rows": rows}
+    name = f"{path.stem}-{identity.digest(str(path))}.json"
+    paths.write_atomically(paths.runs() / "claims" / name, _to_json(entry))
+
+
+def claimed(batch: str = "") -> dict[tuple[str, str], dict]:
+    """Return what the rows of the batches run here mean: (batch, row) -> run_id, departs. batch: only this one's."""
+    files = sorted((paths.runs() / "claims").glob("*.json"))
+    entries = (json.loads(path.read_text(encoding="utf-8")) for path in files)
+    found = ((entry["batch"], row, meant) for entry in entries for row, meant in entry["rows"].items())
+    return {(name, row): meant for name, row, meant in found if batch in ("", name)}
+
+
+def table(batch: str = "", kept_only: bool = False) -> pd.DataFrame:
     """Return the long table of all finished runs: those kept in git, and those made here, which replace them.
 
-    batch: only this one's rows. One row per metric, columns COLUMNS.
+    batch: only this one's rows. kept_only: without those made here. One row per metric, columns COLUMNS; `code` is
+    empty where today's code made the run, `accepted` where somebody has said that it stands, else `older`.
     """
     records = {}
-    for record in [*map(read_metrics, sorted(paths.KEPT.glob("*/*/metrics.json"))), *_made_here()]:
+    kept = (read_metrics(path) for path in sorted(paths.KEPT.glob("*/*/metrics.json")))
+    for record in [*kept, *(() if kept_only else _made_here())]:
         key = (record["batch"], record["row"]) if record["batch"] else record["run_id"]
         if key not in records or record["finished"] >= records[key]["finished"]:
             records[key] = record
     lines = []
     for record in records.values():
-        if not batch or record["batch"] == batch:
+        if batch in ("", record["batch"]):
             given = record["parameters"]
-            run = record | {"seed": given.get("seed")}
+            code = "older" if differs(record) else "accepted" if "accepted" in record else ""
+            run = record | {"seed": given.get("seed"), "code": code}
             lines += [run | line | {"data": line["data"] or given.get("data_set", "")} for line in record["metrics"]]
-    frame = pd.DataFrame(lines, columns=COLUMNS)
+    frame = pd.DataFrame(lines, columns=COLUMNS).astype(dict.fromkeys(NUMBERS, float))
     return frame.sort_values(["batch", "notebook", "row"], kind="stable", ignore_index=True)
 
 
 def _made_here() -> Iterator[dict]:
     """Yield the records of the runs finished here: each batch's rows as last claimed, then runs by hand."""
-    claimed = {path.name.removesuffix(".rows.json"): path for path in sorted(paths.runs().glob("*.rows.json"))}
-    for batch, path in claimed.items():
-        for row, meant in json.loads(path.read_text()).items():
-            if (metrics := paths.runs() / meant["run_id"] / "metrics.json").exists():
-                yield read_metrics(metrics) | {"batch": batch, "row": row} | meant
+    meant = claimed()
+    for (batch, row), entry in meant.items():
+        if (metrics := paths.runs() / entry["run_id"] / "metrics.json").exists():
+            yield read_metrics(metrics) | {"batch": batch, "row": row, "departs": entry.get("departs", "")}
+    batches = {batch for batch, _ in meant}
     for path in sorted(paths.runs().glob("*/metrics.json")):
         record = read_metrics(path)
-        if record["batch"] not in claimed:
+        if record["batch"] not in batches:
             yield record
 
 
 def read_metrics(path: Path) -> dict:
     """Read a metrics.json. Raises ValueError that names the file where it is no such thing."""
     try:
-        record = json.loads(path.read_text())
-        _ = [
-            record[k]
-            for k in ("run_id", "batch", "row", "departs", "parameters", "dependencies", "finished", "metrics")
-        ]
+        record = json.loads(path.read_text(encoding="utf-8"))
+        needed = ("run_id", "notebook", "batch", "row", "departs", "parameters", "finished", "metrics")
+        _ = [record[key] for key in needed]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no metrics file ({error!r}): delete the folder and run again") from error
     return record
 
 
-def write_table() -> Path:
-    """Rebuild results/table.csv from the runs of all batches."""
-    frame = table()
+def write_table(kept_only: bool = False) -> Path:
+    """Rebuild results/table.csv from the kept runs, or a table beside the runs from these and those made here."""
+    path = paths.TABLE if kept_only else paths.runs() / "table.csv"
+    frame = table(kept_only=kept_only)
     frame = frame[frame["batch"] != ""]
-    paths.write_atomically(paths.TABLE, frame.to_csv(index=False, float_format="%.6g").encode())
-    return paths.TABLE
+    paths.write_atomically(path, frame.to_csv(index=False, float_format="%.6g").encode())
+    return path
 
 
 def keep(run: str) -> Path:
@@ -293,28 +301,36 @@ def keep(run: str) -> Path:
         raise ValueError(f"no finished run {run} in {paths.runs()}")
     if not record["batch"]:
         raise ValueError(f"{run} belongs to no batch: run it through a batch file to keep it")
-    target = paths.KEPT / record["batch"] / record["row"]
-    part = target.with_name(f"{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    paths.write_atomically(part / "metrics.json", json.dumps(record, indent=1).encode())
-    shutil.rmtree(target, ignore_errors=True)
-    return part.rename(target)
+    path = paths.KEPT / re.sub(r"[^\w.-]+", "-", record["batch"]).strip("-") / record["row"] / "metrics.json"
+    paths.write_atomically(path, _to_json(record))
+    return path.parent
 
 
 def commit() -> str:
-    """Return the short hash of the commit that runs here, `+` appended where files differ from it."""
-    git = ["git", "-C", str(paths.ROOT)]
-    head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True)
-    if head.returncode:
+    """Return the short hash of the commit that runs here, `+` appended where files differ from it; or unknown."""
+    git, how = ["git", "-C", str(paths.ROOT)], {"capture_output": True, "check": True}
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], **how).stdout.decode().strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "lib", "notebooks"], **how).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    changed = subprocess.run([*git, "status", "--porcelain", "lib", "notebooks"], capture_output=True, text=True)
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+    return head + "+" * bool(changed)
 
 
-def device_name() -> str:
-    """Return what computes here: the GPU's name, or the CPU's kind and its threads."""
+def device_name(device: str = "auto") -> str:
+    """Return the name of what a parameter `device` means here: the GPU's, or the CPU's kind and its threads."""
     torch = sys.modules.get("torch")  # a notebook that computes has imported it
-    if torch and torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+    if torch and device != "cpu":
+        if device.startswith(("auto", "cuda")) and torch.cuda.is_available():
+            return torch.cuda.get_device_name(None if device == "auto" else device)
+        if device in ("auto", "mps") and torch.backends.mps.is_available():
+            return f"{platform.machine()} GPU"
     return f"{platform.machine()} CPU, {torch.get_num_threads() if torch else 1} threads"
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _to_json(record: Mapping) -> bytes:
+    return json.dumps(record, indent=1, allow_nan=False).encode()

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lib.gan import train
 from lib.images import data
 from lib.nets import models
-from lib.study import runs
+from lib.study import identity, runs
 from lib.study.rows import load as load_batch
 
 NETS = {  # the tutorial's own net and size, and the study's two other kinds at 64 maps
@@ -192,7 +192,7 @@ def cost(batch: Path) -> pd.DataFrame:
     lines = {}
     for row in load_batch(batch).rows.values():
         if row.notebook == "01_train_gan":
-            p = runs.check_parameters(row.notebook, row.parameters)
+            p = identity.check(row.notebook, row.parameters)
             own = {name: p[name] for name in ("prior", "kernel") if p[name]}
             own |= {name: p[name] for name in ("size", "nc", "ngf", "ndf")}
             description = models.describe(p["architecture"], p["breaks"], **own)

@@ -66,7 +66,7 @@ def site(tmp_path, monkeypatch):
     known = {"run_id": f"{WALK}-walk", "notebook": WALK, "batch": "quick", "row": "walk", "departs": "<toys>"}
     record = RECORD | known | {"parameters": {}, "dependencies": {}, "metrics": [line]}
     (tmp_path / "runs" / f"{WALK}-walk" / "metrics.json").write_text(json.dumps(record))
-    runs.claim("quick", meant)
+    runs.claim("quick", tmp_path / "quick.yaml", meant)
     return tmp_path / "site" / "quick"
 
 

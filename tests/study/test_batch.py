@@ -105,7 +105,8 @@ class Study:
         return process
 
     def folder_of(self, row):
-        return self.runs / json.loads((self.runs / "quick.rows.json").read_text())[row]["run_id"]
+        (claims,) = self.runs.glob("claims/quick-*.json")
+        return self.runs / json.loads(claims.read_text())["rows"][row]["run_id"]
 
     def record(self, row):
         path = self.folder_of(row) / "metrics.json"
@@ -257,7 +258,7 @@ def test_a_partly_failed_batch(here, capsys):
 
     # nothing unfinished is taken for finished
     assert {row for row in SCENARIO if here.record(row)} == {"good", "hostile", "of-good"}
-    assert len((here.folder / "results" / "table.csv").read_text().splitlines()) == 1 + 3 * 2
+    assert len((here.folder / "results" / "runs" / "table.csv").read_text().splitlines()) == 1 + 3 * 2
     assert here.record("of-good")["parameters"]["net"] == f"run:{here.record('good')['run_id']}"
 
     # threads are the row's, text is data
@@ -340,7 +341,7 @@ def test_a_results_folder_that_takes_no_files_is_named(study):
     (study.folder / "results").write_text("")  # as good as read-only, for root too
     process = study.call("run", study.write({"a": {"notebook": "01_good"}}))
     assert process.returncode != 0
-    assert re.fullmatch(r"error: cannot write .*/results/runs/quick.rows.json: .*\n", process.err)
+    assert re.fullmatch(r"error: cannot write .*/results/runs/claims/quick-.*json: .*\n", process.err)
 
 
 @pytest.mark.parametrize(
@@ -350,7 +351,7 @@ def test_an_interrupted_batch_leaves_no_kernel_behind(study, command, number):
     path = study.write({"a": {"notebook": "02_bad", "parameters": {"how": "sleep"}}})
     process = study.start(command, path, *(["a"] if command == "execute" else []))
     try:
-        pids = next(wait_for(lambda: [p.read_text().split() for p in study.runs.glob("*/pids")]))
+        pids = next(wait_for(lambda: [p.read_text().split() for p in study.runs.glob("*/*/pids")]))
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
     finally:
@@ -366,13 +367,13 @@ def test_an_interrupted_batch_lets_a_training_save(study, command, number):
     path = study.write({"a": {"notebook": "02_bad", "parameters": {"how": "train"}}})
     process = study.start(command, path, *(["a"] if command == "execute" else []))
     try:
-        next(wait_for(lambda: list(study.runs.glob("*/trains"))))
+        next(wait_for(lambda: list(study.runs.glob("*/*/trains"))))
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
     finally:
         process.kill()
     assert "quick, row a: interrupted" in err
-    assert list(study.runs.glob("*/saved"))
+    assert list(study.runs.glob("*/*/saved"))
 
 
 def test_a_row_that_runs_in_another_call_is_no_failure(here, capsys):
@@ -427,7 +428,7 @@ def test_kernels_killed_at_random(study):
     again = study.call("run", path)
     assert again.returncode == 0, again.err
     assert f"{len(names) - len(finished)} of {len(names)} rows to run" in again.out
-    with (study.folder / "results" / "table.csv").open() as file:
+    with (study.folder / "results" / "runs" / "table.csv").open() as file:
         lines = list(csv.DictReader(file))
     steps = sorted(float(line["value"]) for line in lines if line["metric"] == "steps")
     assert steps == list(range(len(names)))

@@ -1,6 +1,8 @@
-"""Runs and the table: what a run's name holds, what counts as finished, which run a row of the table is."""
+"""Runs and the table: what counts as finished, whose code made it, which run a row of the table is."""
 
+import gc
 import json
+from pathlib import Path
 
 import nbformat
 import pandas as pd
@@ -30,24 +32,22 @@ def study(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(monkeypatch, row="", *, value=1.0, **changed):
+def run(monkeypatch, row="", *, value=1.0, figure=b"", **changed):
     """Do what a notebook does."""
     monkeypatch.setenv("STUDY_ROW", row)
     given = {"steps": 3, "lr": 0.1, "name": "x", "fast": True, "unrelated": object()}
     made = runs.start("01_one", given | changed)
     made.record("loss", value, published="")
+    if figure:
+        (made.folder / "grid.png").write_bytes(figure)
     runs.finish(made)
     return made
 
 
 def claim(batch, departs="", **ids):
-    runs.claim(batch, {row: {"run_id": run, "departs": departs} for row, run in ids.items()})
-
-
-def test_parameters_of():
-    found = runs.parameters_of("01_one")
-    assert list(found) == ["steps", "lr", "name", "fast"]
-    assert found["steps"] == {"type": int, "default": 3, "help": "minibatches"}
+    runs.claim(
+        batch, Path(f"/batches/{batch}.yaml"), {row: {"run_id": run, "departs": departs} for row, run in ids.items()}
+    )
 
 
 def test_the_commit_is_the_one_that_began(monkeypatch):
@@ -58,79 +58,44 @@ def test_the_commit_is_the_one_that_began(monkeypatch):
     assert runs.read_metrics(made.folder / "metrics.json")["commit"] == "first"
 
 
-@pytest.mark.parametrize("kind", ["tar", "folder"])
-def test_other_images_are_another_run(study, kind):
-    place = study / "photos.tar" if kind == "tar" else study / "photos" / "cats"
-    place.parent.mkdir(exist_ok=True)
-    file = place if kind == "tar" else place / "1.png"
-    file.parent.mkdir(exist_ok=True)
-    names = []
-    for size in (1, 2, 1):
-        file.write_bytes(bytes(size))
-        runs._files_of.cache_clear()
-        name = f"{kind}:{study}/photos{'.tar' if kind == 'tar' else ''}"
-        names.append(runs.run_id("01_one", {"name": name}))
-    assert names[0] == names[2] != names[1], "sizes count, times do not"
-    assert "files of name" not in runs.dependencies("01_one", {"name": "digits"})
-
-
-def test_same_code_same_hash_on_python_3_11_and_3_12():
-    code = "def f(x):\n    'docstring'\n    return x  # comment\n"
-    assert runs._digest(code) == runs._digest("def f(x):\n    return x\n") == "ef7f3261b02c83b2"
-
-
-@pytest.mark.parametrize(("cell", "message"), [("x = 3", "x needs a type"), ("x: int = 2 * 3", "must be a literal")])
-def test_a_parameter_is_a_typed_literal(study, cell, message):
-    write_notebook(study / "notebooks", "02_two", parameters=cell)
-    with pytest.raises(ValueError, match=message):
-        runs.parameters_of("02_two")
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"step": 3}, "has no parameter 'step': it has steps, lr, name, fast"),
-        ({"steps": 3.0}, "steps = 3.0 is no int"),
-        ({"steps": True}, "steps = True is no int"),
-        ({"lr": "1e-3"}, "lr = '1e-3' is no float; YAML reads 1e-3 as text, write 1.0e-3"),
-        ({"name": None}, "name = None is no str"),
-        ({"fast": 1}, "fast = 1 is no bool"),
-    ],
-)
-def test_a_wrong_parameter_is_refused(given, message):
-    with pytest.raises(ValueError, match=message):
-        runs.check_parameters("01_one", given)
-
-
-def test_an_unknown_notebook_is_refused_with_the_choices():
-    with pytest.raises(ValueError, match="unknown notebook '1_one': choose one of 01_one"):
-        runs.check_parameters("1_one", {})
-
-
-def test_a_run_is_named_after_what_it_depends_on(study):
-    name = runs.run_id("01_one", {})
-    assert name.startswith("01_one-")
-    assert runs.run_id("01_one", {"steps": 3, "lr": 0.1}) == name, "defaults, said or not"
-    assert len({name, runs.run_id("01_one", {"steps": 4}), runs.run_id("01_one", {}, ("other",))}) == 3
-    write_notebook(study / "notebooks", "01_one", "# a remark\nfrom lib.internals import latent")
-    assert runs.run_id("01_one", {}) == name, "comments do not count"
-    write_notebook(study / "notebooks", "01_one", "from lib.probe import features")
-    assert runs.run_id("01_one", {}) != name
-    assert {"lib/probe/features.py", "notebook", "after"} <= runs.dependencies("01_one", {}).keys()
-
-
 def test_finished_means_that_metrics_are_there(monkeypatch):
     made = run(monkeypatch, "quick/a", value=2.0)
     record = runs.read_metrics(made.folder / "metrics.json")
     assert (record["run_id"], record["batch"], record["row"]) == (made.id, "quick", "a")
     assert record["parameters"] == {"steps": 3, "lr": 0.1, "name": "x", "fast": True}
     assert record["metrics"][0]["value"] == 2.0
-    runs.start("01_one", {"steps": 3, "lr": 0.1, "name": "x", "fast": True})
-    assert not (made.folder / "metrics.json").exists(), "begun again"
+
+
+def test_a_finished_run_stays_until_another_replaces_it(monkeypatch):
+    def files():
+        return {path.name: path.read_bytes() for path in first.folder.iterdir() if path.is_file()}
+
+    first = run(monkeypatch, value=1.0, figure=b"one")
+    kept = files()
+    assert {"metrics.json", "grid.png"} <= kept.keys()
+    again = runs.start("01_one", {"steps": 3, "lr": 0.1, "name": "x", "fast": True})
+    (again.folder / "grid.png").write_bytes(b"two")
+    again.record("loss", 2.0)
+    assert again.id == first.id
+    assert {name: content for name, content in files().items() if name != "params.json"} == {
+        name: content for name, content in kept.items() if name != "params.json"
+    }
+    runs.finish(again)
+    assert files()["grid.png"] == b"two"
+    assert runs.table()["value"].tolist() == [2.0]
+    assert [path for path in first.folder.iterdir() if path.is_dir()] == [], "the part is gone"
+
+
+def test_what_a_run_leaves_undone_goes_with_its_kernel():
+    left = runs.start("01_one", {"steps": 3, "lr": 0.1, "name": "x", "fast": True})
+    part = left.folder
+    del left
+    gc.collect()
+    assert not part.exists()
 
 
 def test_a_metric_is_a_number(monkeypatch):
-    with pytest.raises(ValueError, match="metric loss: 'low' is no number"):
+    with pytest.raises(ValueError, match="metric loss: value = 'low' is no number"):
         run(monkeypatch, value="low")
 
 
@@ -183,7 +148,6 @@ def test_kept_runs_count_until_a_newer_one_is_made_here(monkeypatch, study):
     kept = runs.keep(old.id)
     assert kept == study / "kept" / "quick" / "a"
     assert [path.name for path in kept.iterdir()] == ["metrics.json"], "no figures: git holds only those shown, small"
-    (kept / "old.txt").write_text("of the old run")
     (old.folder / "metrics.json").unlink()
     assert runs.table()["value"].tolist() == [1.0], "from git alone"
     record = json.loads((kept / "metrics.json").read_text())
@@ -194,7 +158,6 @@ def test_kept_runs_count_until_a_newer_one_is_made_here(monkeypatch, study):
     assert runs.table()["value"].tolist() == [1.0], "git's is newer than ours"
     runs.keep(new.id)
     assert runs.table()["value"].tolist() == [2.0]
-    assert not (kept / "old.txt").exists(), "kept anew, not over the old"
 
 
 def test_only_finished_runs_of_a_batch_are_kept(monkeypatch):

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from nbconvert import HTMLExporter
 
-from lib.study import paths, rows, runs
+from lib.study import identity, paths, rows
 
-NOTEBOOKS = runs.notebooks()
+NOTEBOOKS = identity.notebooks()
 BATCHES = sorted((paths.ROOT / "batches").glob("*.yaml"))
 
 
@@ -62,13 +62,13 @@ def test_parameters_are_typed_literals_in_one_cell(notebook):
     (cell,) = filter(is_parameters, code(notebook))
     for statement in ast.parse(cell.source).body:
         assert isinstance(statement, ast.AnnAssign), ast.unparse(statement)
-        assert statement.annotation.id in runs.TYPES
+        assert statement.annotation.id in identity.TYPES
         assert type(ast.literal_eval(statement.value)).__name__ == statement.annotation.id, ast.unparse(statement)
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_parameters_are_found(name):
-    assert runs.check_parameters(name, {}).keys() == runs.parameters_of(name).keys()
+    assert identity.check(name, {}) == identity.parameters_of(name)
 
 
 def test_is_short(notebook):
@@ -184,7 +184,7 @@ def test_every_notebook_through_the_engine(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("\n  finished  ") == len(NOTEBOOKS)
     assert {path.parent.name.rpartition("-")[0] for path in tmp_path.glob("runs/*/metrics.json")} == set(NOTEBOOKS)
-    assert (tmp_path / "table.csv").stat().st_size > 1000
+    assert (tmp_path / "runs" / "table.csv").stat().st_size > 1000
 
 
 def test_the_walk_plays_on_an_exported_page():

@@ -23,7 +23,7 @@ from PIL import Image
 from lib.gan import checkpoints
 from lib.images import data
 from lib.nets import authors, weights
-from lib.study import paths, rows, runs
+from lib.study import identity, paths, rows
 
 
 class Hostile:
@@ -223,7 +223,7 @@ FORBIDDEN = {
 def sources():
     for path in sorted((paths.ROOT / "lib").rglob("*.py")):
         yield pytest.param(path.read_text(), id=path.stem)
-    for name in runs.notebooks():
+    for name in identity.notebooks():
         cells = nbformat.read(paths.NOTEBOOKS / f"{name}.ipynb", as_version=4).cells
         lines = (line for cell in cells if cell.cell_type == "code" for line in cell.source.splitlines())
         yield pytest.param("\n".join(line for line in lines if not line.startswith("%")), id=name)
