@@ -34,6 +34,7 @@ LIB = Path(__file__).resolve().parent.parent
 QUIET = {"lib.study.identity", "lib.study.manifest", "lib.study.paths", "lib.study.runs", "lib.look.figures"}
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
 PRECISIONS = ("float32", "bfloat16")
+CPUINFO = Path("/proc/cpuinfo")  # of Linux; elsewhere float32 is found
 BFLOAT16_CPU = {"avx512_bf16", "amx_bf16", "bf16"}  # flags of x86 and ARM
 BFLOAT16_GPU = 8.0  # the least compute capability with instructions for bfloat16
 
@@ -159,8 +160,7 @@ def _ask_cards() -> list[float]:
 @cache
 def _cpu_has_bfloat16() -> bool:
     """Tell whether this CPU has instructions for bfloat16; one without emulates them, far slower."""
-    about = Path("/proc/cpuinfo")
-    return about.exists() and not BFLOAT16_CPU.isdisjoint(about.read_text(encoding="utf-8").split())
+    return CPUINFO.exists() and not BFLOAT16_CPU.isdisjoint(CPUINFO.read_text(encoding="utf-8").split())
 
 
 # --- the code that a run reaches

@@ -184,12 +184,16 @@ def accept(folder: Path) -> list[str]:
     record = read_metrics(folder / "metrics.json")
     if found := differs(record):
         defaults = identity.parameters_of(record["notebook"])
-        chosen = {name: record["parameters"][name] for name in record.get("chosen", record["parameters"])}
-        parameters = identity.check(record["notebook"], {name: chosen[name] for name in chosen if name in defaults})
+        given = {name: record["parameters"][name] for name in record.get("chosen", record["parameters"])}
+        given = identity.check(record["notebook"], {name: given[name] for name in given if name in defaults})
         record["accepted"] = {
-            "by": os.environ.get("USER") or f"user {os.getuid()}", "at": _now(), "commit": commit(),
-            "code": " ".join(sorted(set(_todays_code(record).values()))), "parameters": parameters,
-        }  # fmt: skip
+            "by": os.environ.get("USER") or f"user {os.getuid()}",
+            "at": _now(),
+            "commit": commit(),
+            "code": " ".join(sorted(set(_todays_code(record).values()))),
+            "parameters": given,
+            "chosen": [name for name, value in given.items() if value != defaults[name]],
+        }
         paths.write_atomically(folder / "metrics.json", _to_json(record))
     return found
 
@@ -267,10 +271,10 @@ def _made_here() -> Iterator[dict]:
     for (batch, row), entry in meant.items():
         if (metrics := paths.runs() / entry["run_id"] / "metrics.json").exists():
             yield read_metrics(metrics) | {"batch": batch, "row": row, "departs": entry.get("departs", "")}
-    batches = {batch for batch, _ in meant}
+    told = {batch for batch, _ in meant} | {entry["run_id"] for entry in meant.values()}
     for path in sorted(paths.runs().glob("*/metrics.json")):
         record = read_metrics(path)
-        if record["batch"] not in batches:
+        if told.isdisjoint((record["batch"], record["run_id"])):
             yield record
 
 

@@ -1,10 +1,14 @@
 """Identity: what an edit costs. Which names of runs change, and which runs say that other code made them."""
 
+import ast
+import sys
+
 import nbformat
 import pytest
 
 from lib.study import identity, manifest, paths
 
+LIB = identity.LIB
 PARAMETERS = "steps: int = 3  # minibatches\nlr: float = 0.1\nname: str = 'x'\nfast: bool = True\nnet: str = 'none'"
 NOTEBOOK = "from lib.gan import train\n", "run = 1\ntrain.fit(steps, lr)\n"
 CODE = {
@@ -195,3 +199,127 @@ def test_a_wrong_parameter_is_refused(given, message):
 def test_an_unknown_notebook_is_refused_with_the_choices():
     with pytest.raises(ValueError, match="unknown notebook '1_one': choose one of 01_one"):
         identity.check("1_one", {})
+
+
+# --- the precision found
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """Make this machine one with such a CPU and such an nvidia-smi."""
+
+    def make(flags="", answer=None, code=0):
+        monkeypatch.setattr(identity, "CPUINFO", tmp_path / "cpuinfo")
+        (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : fpu {flags}\n")
+        monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / "nvidia-smi").unlink(missing_ok=True)
+        if answer is not None:
+            (tmp_path / "bin" / "nvidia-smi").write_text(f"#!/bin/sh\necho '{answer}'\nexit {code}\n")
+            (tmp_path / "bin" / "nvidia-smi").chmod(0o755)
+        for cached in (identity._ask_cards, identity._cpu_has_bfloat16):
+            cached.cache_clear()
+
+    yield make
+    for cached in (identity._ask_cards, identity._cpu_has_bfloat16):
+        cached.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [("avx2", "float32"), ("avx512_bf16 sse", "bfloat16"), ("amx_bf16", "bfloat16"), ("avx512f", "float32")],
+)
+def test_a_cpu_computes_in_bfloat16_where_it_has_instructions_for_it(machine, flags, found):
+    machine(flags, "9.0")
+    assert identity.find_precision("auto", on_gpu=False) == found
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [("8.0", "bfloat16"), ("9.0", "bfloat16"), ("12.0", "bfloat16"), ("7.5", "float32"), ("9.0\n7.0", "float32"),
+     ("[N/A]", "bfloat16"), ("Failed to initialize NVML", "bfloat16"), (None, "bfloat16")],
+)  # fmt: skip
+def test_a_gpu_computes_in_bfloat16_from_8_0_and_where_none_answers_here(machine, answer, found):
+    machine("", answer)
+    assert identity.find_precision("auto", on_gpu=True) == found
+
+
+def test_a_precision_that_is_given_or_planned_is_taken(machine, monkeypatch):
+    machine("avx512_bf16", "9.0")
+    assert identity.find_precision("float32", on_gpu=True) == "float32"
+    assert identity.find_precision("", on_gpu=True) == ""
+    monkeypatch.setenv("STUDY_PRECISION", "float32")
+    assert identity.find_precision("auto", on_gpu=True) == "float32"
+    assert identity.find_precision("bfloat16", on_gpu=True) == "bfloat16"
+    monkeypatch.setenv("STUDY_PRECISION", "")
+    assert identity.find_precision("auto", on_gpu=True) == "bfloat16"
+    for word in ("bf16", "bfloat61"):
+        with pytest.raises(ValueError, match=f"precision = '{word}': choose one of auto, float32, bfloat16"):
+            identity.find_precision(word, on_gpu=False)
+
+
+def test_the_precision_found_is_part_of_the_name(study, machine, monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    parameters = "precision: str = 'auto'\ndevice: str = 'auto'"
+    write_notebook(study / "notebooks", "02_two", "pass", parameters=parameters)
+
+    def found(**given):
+        return identity.identity_of("02_two", given).get("precision found")
+
+    machine("avx2", "8.6")
+    assert (found(), found(device="cpu"), found(device="cuda")) == ("bfloat16", "float32", "bfloat16")
+    assert found(precision="float32") is None
+    assert identity.identity_of("02_two", {}, on_gpu=False)["precision found"] == "float32"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert found() == "float32", "no card is lent to it"
+    machine("avx2", "No devices were found", code=6)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert found() == "float32"
+
+
+# --- the code that is reached
+
+
+def test_what_code_does_is_the_same_on_every_python():
+    code = (
+        "def f(x: int) -> None:\n    'docstring'\n    if x:\n        raise ValueError(f'{x} of')\n    return x  # why"
+    )
+    name = ["Name", ["id", "'x'"], ["ctx", ["Load"]]]
+    integer, none = ["Name", ["id", "'int'"], ["ctx", ["Load"]]], ["Constant"]
+    error = ["Raise", ["Name", ["id", "'ValueError'"], ["ctx", ["Load"]]]]
+    assert identity._shape(ast.parse(code).body[0]) == [
+        "FunctionDef",
+        ["name", "'f'"],
+        ["args", ["arguments", ["args", [["arg", ["arg", "'x'"], ["annotation", integer]]]]]],
+        ["body", [["If", ["test", name], ["body", [error]]], ["Return", ["value", name]]]],
+        ["returns", none],
+    ]
+
+
+def test_a_notebook_with_commands_is_read(study):
+    cell = "!nvidia-smi\nif True:\n    %matplotlib inline\nfiles = !ls\nfrom lib.gan import train"
+    write_notebook(study / "notebooks", "02_two", cell, "%%bash\nls 'unfinished", "train?")
+    assert "gan.train.fit" in identity.code_of("02_two")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "place"),
+    [
+        (in_lib("gan/game.py", "return", "retrun"), "lib.gan.game, line 2"),
+        (in_notebook("x = ("), "01_one, cell 2, line 1"),
+    ],
+)
+def test_code_that_cannot_be_read_is_named(study, break_it, place):
+    break_it(study)
+    with pytest.raises(ValueError, match=place):
+        identity.code_of("01_one")
+
+
+def test_the_code_of_every_notebook_of_the_study_is_read_and_fits_into_a_record(monkeypatch):
+    monkeypatch.setattr(identity, "LIB", LIB)
+    monkeypatch.setattr(paths, "NOTEBOOKS", paths.ROOT / "notebooks")
+    for notebook in identity.notebooks():
+        code = identity.code_of(notebook)
+        assert len(" ".join(set(code.values()))) < 4096
+        assert not [name for name in code if name.startswith(("look.figures.", "study.runs."))]
+    assert {"gan.train.fit", "nets.models.Generator"} <= identity.code_of("01_train_gan").keys()
