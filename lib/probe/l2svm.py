@@ -14,7 +14,7 @@ can state how far from the minimum it may be, and stops at a stated fraction of 
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -77,15 +77,15 @@ class L2SVM(ClassifierMixin, BaseEstimator):
         X, y = self._checked(X, y)
         return self._fit(self._blocks(X), y)
 
-    def path(self, X, y, Cs: Sequence[float] = PAPER_CS) -> list["L2SVM"]:
-        """Fit one classifier per C, from small to large, each started from the one before."""
+    def path(self, X, y, Cs: Sequence[float] = PAPER_CS) -> Iterator["L2SVM"]:
+        """Yield one fitted classifier per C, from small to large, each started from the one before."""
         X, y = self._checked(X, y)
         if len(Cs) == 0 or not min(Cs) > 0:
             raise ValueError(f"Cs = {tuple(Cs)}: expected at least one, all positive")
-        fits, blocks = [], self._blocks(X)
+        fit, blocks = None, self._blocks(X)
         for C in sorted(Cs):
-            fits.append(clone(self).set_params(C=C)._fit(blocks, y, fits[-1] if fits else None))
-        return fits
+            fit = clone(self).set_params(C=C)._fit(blocks, y, fit)
+            yield fit
 
     def decision_function(self, X) -> np.ndarray:
         """Return f = Xw + b: (N,) for two classes, else (N, K)."""

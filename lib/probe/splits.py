@@ -4,13 +4,17 @@ Whoever chooses C, a snapshot or a layer by the test images reports the luckiest
 set apart, the same ones in every run, and all choices are theirs.
 """
 
-from dataclasses import dataclass
+import io
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from PIL import Image
 from sklearn.model_selection import train_test_split
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from lib.images import data
-from lib.images.data import UNLABELLED, ImageSet
+from lib.images.data import ImageSet
 from lib.study import chance
 
 DEVELOPMENT = "development"  # what a notebook calls the images set apart where it names a split
@@ -29,15 +33,22 @@ class Splits:
 
 
 def load(
-    data_set: str, size: int, train: str = "train", test: str = "test", limit: int = 0, development: int = 0
+    data_set: str,
+    size: int,
+    train: str = "train",
+    test: str = "test",
+    limit: int = 0,
+    development: int = 0,
+    jpeg: int = 0,
 ) -> Splits:
     """Load the labelled images of two splits, and set `development` of the training images apart.
 
     These are drawn class by class, whatever the seed of a run and its `limit`: at most so many of the others (0: all),
-    evenly spaced. test: a split, or `development`. Raises ValueError where a split has no labels, and for a number of
-    images to set apart that leaves no class or no image.
+    evenly spaced. test: a split, or `development`. jpeg: `compress` all to this quality (0: leave them as they are).
+    Raises ValueError where a split has no labels, and for a number of images to set apart that leaves no class or no
+    image.
     """
-    learn, left_out = labelled(data.load(data_set, size, train))
+    learn, left_out = _labelled(data_set, size, train, jpeg)
     own, apart = np.arange(len(learn)), np.arange(0)
     if development:
         if not len(learn.classes) <= development <= len(learn) - len(learn.classes):
@@ -55,13 +66,27 @@ def load(
         if not development:
             raise ValueError("no images are set apart to be tested on: give development a number or test another split")
         return Splits(learn, learn[parts[1]], *parts, parts[0], left_out)
-    tested, left_out_too = labelled(data.load(data_set, size, test))
+    tested, left_out_too = _labelled(data_set, size, test, jpeg)
     return Splits(learn, tested, *parts, slice(0, len(learn)), left_out + left_out_too)
 
 
-def labelled(images: ImageSet) -> tuple[ImageSet, int]:
-    """Return the images that have a label, and the number of the others. Raises ValueError where none has."""
-    rows = np.flatnonzero(images.y.numpy() != UNLABELLED)
-    if not len(rows):
-        raise ValueError(f"{images.name}: none of its {len(images)} images has a label to classify it by")
-    return (images if len(rows) == len(images) else images[rows]), len(images) - len(rows)
+def _labelled(data_set: str, size: int, split: str, jpeg: int) -> tuple[ImageSet, int]:
+    """Return a split's images that have a label, and how many have none."""
+    every = data.load(data_set, size, split)
+    images = every.labelled()
+    return (compress(images, jpeg) if jpeg else images), len(every) - len(images)
+
+
+def compress(images: ImageSet, quality: int) -> ImageSet:
+    """Return the images as they come back from JPEG of this quality, with colour at half the resolution (4:2:0).
+
+    Copies of CIFAR-10 that were saved so are about. Raises ValueError where quality is not from 1 to 95.
+    """
+    if not 1 <= quality <= 95:
+        raise ValueError(f"jpeg = {quality}: a quality lies between 1 and 95")
+    x = torch.empty_like(images.x)
+    for row, pixels in enumerate(images.x):
+        file = io.BytesIO()
+        to_pil_image(pixels).save(file, "jpeg", quality=quality, subsampling="4:2:0")
+        x[row] = pil_to_tensor(Image.open(file))
+    return replace(images, x=x)

@@ -189,7 +189,7 @@ def test_few_rows_of_many_features_are_solved_in_their_span(dtype, options):
     turned.turn()
     assert turned.X.shape == (60, 60)
     np.testing.assert_allclose(turned.X @ turned.basis.T, X, atol=1e-5)
-    ours = L2SVM(tol=1e-9, **options).path(X, y, (0.01, 0.1))[-1]
+    *_, ours = L2SVM(tol=1e-9, **options).path(X, y, (0.01, 0.1))
     assert ours.coef_.shape == (3, 500) and ours.coef_.dtype == dtype
     theirs = liblinear(X, y, 0.1, **options)
     scaling = options.get("intercept_scaling", 1.0)
@@ -214,7 +214,7 @@ def test_float32_that_stalls_goes_on_in_float64():
 def test_a_warm_path_gives_what_cold_fits_give():
     X, y = digits()
     Cs = (1e-1, 1e-3, 1e-2)
-    fits = L2SVM().path(X, y, Cs)
+    fits = list(L2SVM().path(X, y, Cs))
     assert [fit.C for fit in fits] == sorted(Cs)
     for fit in fits:
         cold = L2SVM(C=fit.C).fit(X, y)
@@ -325,12 +325,12 @@ def test_bad_features_and_labels_are_named():
 def test_classes_in_groups_are_solved_as_all_at_once(monkeypatch, classes):
     X, y = digits()
     y = y % classes
-    whole = L2SVM(tol=1e-9).path(X, y, (1e-3, 1e-2))
+    whole = list(L2SVM(tol=1e-9).path(X, y, (1e-3, 1e-2)))
     monkeypatch.setattr(l2svm, "GROUP", 3 * len(y))
     seen = []
     solve = l2svm.newton
     monkeypatch.setattr(l2svm, "newton", lambda problem, *a: (seen.append(problem.y.shape[1]), solve(problem, *a))[1])
-    parts = L2SVM(tol=1e-9).path(X, y, (1e-3, 1e-2))
+    parts = list(L2SVM(tol=1e-9).path(X, y, (1e-3, 1e-2)))
     assert seen == 2 * ([3, 3, 3, 1] if classes == 10 else [1])
     for part, truth in zip(parts, whole, strict=True):
         np.testing.assert_allclose(part.objective_, truth.objective_, rtol=1e-6)
@@ -351,12 +351,32 @@ def test_C_is_chosen_on_images_set_apart():
     X, y = digits()
     C, table = choose_C(X[:400], y[:400], X[400:], y[400:])
     assert list(table.columns) == ["C", "accuracy", "n_iter", "converged"]
-    assert tuple(table.C) == CS and min(CS) == 1e-5 and set(PAPER_CS) < set(CS)
+    assert tuple(table.C) == CS[: len(table)] and min(CS) == 1e-5 and set(PAPER_CS) < set(CS)
     assert table.C[table.accuracy.idxmax()] == C
     assert table.converged.all()
     some = [L2SVM(C=C).fit(X[:400], y[:400]).score(X[400:], y[400:]) for C in (1e-4, 1e-2)]
     _, table = choose_C(X[:400], y[:400], X[400:], y[400:], (1e-4, 1e-2))
     np.testing.assert_allclose(table.accuracy, some)
+
+
+def test_no_larger_C_is_tried_once_three_are_no_better(monkeypatch):
+    accuracies = {1.0: 0.5, 2.0: 0.7, 3.0: 0.6, 4.0: 0.7, 5.0: 0.8, 6.0: 0.8, 7.0: 0.1, 8.0: 0.2, 9.0: 0.9}
+
+    class Known:
+        n_iter_, converged_ = 1, True
+
+        def __init__(self, C=0.0):
+            self.C = C
+
+        def path(self, X, y, Cs):
+            return map(Known, Cs)
+
+        def score(self, X, y):
+            return accuracies[self.C]
+
+    monkeypatch.setattr(protocol, "L2SVM", Known)
+    C, table = choose_C(0, 0, 0, 0, list(accuracies))
+    assert C == 5.0 and table.C.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 @pytest.mark.parametrize("Cs", [(0.0, 1.0), ()])
@@ -397,7 +417,7 @@ def test_few_labels_give_one_row_per_draw():
     X, y = digits()
     given = (X[:400], y[:400], X[500:], y[500:], 10, 3)
     table = probe_few_labels(*given, (1e-3, 1e-2), held_out=(X[400:500], y[400:500]))
-    columns = ["draw", "accuracy", "C", "n_labels", "n_iter", "converged", "degenerate"]
+    columns = ["draw", "accuracy", "apart", "C", "n_labels", "n_iter", "converged", "degenerate"]
     assert list(table.columns) == columns
     assert table.draw.tolist() == [0, 1, 2]
     assert (table.n_labels == 100).all()
@@ -406,6 +426,8 @@ def test_few_labels_give_one_row_per_draw():
     drawn = [draw_per_class(y[:400], 10, 0, draw) for draw in range(3)]
     by_hand = [L2SVM(C=table.C[0]).fit(X[rows], y[rows]).score(X[500:], y[500:]) for rows in drawn]
     np.testing.assert_allclose(table.accuracy, by_hand, atol=0.011)
+    apart = [L2SVM(C=table.C[0]).fit(X[rows], y[rows]).score(X[400:500], y[400:500]) for rows in drawn]
+    np.testing.assert_allclose(table.apart, apart, atol=0.011)
     assert len(set(table.accuracy)) > 1, "draws differ"
     again = probe_few_labels(torch.from_numpy(X[:400]), *given[1:], (1e-3, 1e-2), held_out=(X[400:500], y[400:500]))
     assert table.equals(again)

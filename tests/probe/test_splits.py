@@ -69,3 +69,25 @@ def test_choices_are_tested_on_the_images_set_apart(sets):
 def test_a_number_that_leaves_a_class_out_is_refused(sets, number):
     with pytest.raises(ValueError, match=f"development = {number}: of 90 training images of 3 classes"):
         splits.load("some", 4, development=number)
+
+
+def test_jpeg_blurs_colour_and_keeps_brightness(sets):
+    x = torch.randint(256, (2, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    x[0] = torch.arange(16, dtype=torch.uint8).mul(16)  # grey, smooth
+    images = ImageSet("some", x, torch.zeros(2, dtype=torch.int64))
+    found = splits.compress(images, 75).x
+    assert (found[0].int() - x[0].int()).abs().max() < 12 and not torch.equal(found, x)
+    assert torch.equal(images.x, x), "the set itself is as it was"
+    fine = splits.compress(images, 95).x
+    assert (fine[0].int() - x[0].int()).abs().sum() < (found[0].int() - x[0].int()).abs().sum()
+
+    def colour(images):  # Cr, from pixel to pixel
+        r, g, b = images[1].float()
+        cr = 0.5 * r - 0.419 * g - 0.081 * b
+        return (cr[:, 1::2] - cr[:, ::2]).abs().mean()
+
+    assert colour(fine) < 0.5 * colour(x), "half the resolution"
+    whole = splits.load("some", 4, jpeg=75)
+    assert len(whole.learn) == 90 and len(whole.test) == 20
+    with pytest.raises(ValueError, match="jpeg = 96: a quality lies between 1 and 95"):
+        splits.load("some", 4, jpeg=96)
