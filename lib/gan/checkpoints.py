@@ -22,14 +22,15 @@ from lib.nets import weights
 from lib.nets.models import Description, Discriminator, Generator
 from lib.study import paths
 
+WAIT = 1.0  # seconds between two looks at another process's lock
 KEPT = 2  # checkpoints in a folder: the newest, and the one to fall back to
 
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Keep a folder to one training.
+    """Keep a folder to one training: where another process trains there, say so once and wait until it is done.
 
-    Raises RuntimeError where another process trains there, OSError where the folder cannot be written.
+    Raises OSError where the folder cannot be written.
     """
     lock = FileLock(folder / "lock")
     with paths.naming(folder):  # an unwritable folder is told now, not after five minutes
@@ -37,7 +38,8 @@ def hold(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise RuntimeError(f"another process trains in {folder}: wait for it, or choose another folder") from None
+            warnings.warn(f"another process trains in {folder}: waiting for it", stacklevel=4)
+            lock.acquire(poll_interval=WAIT)
     try:
         yield
     finally:

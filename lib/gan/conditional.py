@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from lib.gan import train
 from lib.gan.train import Settings
+from lib.nets import devices, order
 from lib.study import chance
 
 CONVOLUTION = {"kernel_size": 5, "stride": 2, "padding": 2, "bias": False}
@@ -101,10 +102,8 @@ def fit(
     """
     if len(y) != len(x) or y.min() < 0 or y.max() >= G.classes:
         raise ValueError(f"labels from {y.min()} to {y.max()}: each image needs one of 0 to {G.classes - 1}")
-    if tuple(x.shape[1:]) != G.shape:
-        raise ValueError(f"images of {tuple(x.shape[1:])} do not fit a net for {G.shape}: change size or nc")
-    if len(x) < settings.batch_size:
-        raise ValueError(f"{len(x)} images are fewer than one minibatch of {settings.batch_size}: lower batch_size")
+    train.require_images(x, G.shape, len(x), settings)
+    device = torch.device(device)
     for name, net in (("G", G), ("D", D)):
         generator = torch.Generator().manual_seed(chance.stream(settings.seed, "weights", name))
         for weight in net.parameters():
@@ -112,17 +111,17 @@ def fit(
                 nn.init.normal_(weight, 0, 0.02, generator=generator)
         net.to(device, memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(chance.stream(settings.seed, "z", "training"))
-    total, log = train.steps_of(settings, len(x)), []
+    total, log = order.steps_of(settings.epochs, len(x), settings.batch_size), []
     adam = {"lr": settings.lr, "betas": (settings.beta1, 0.999), "weight_decay": settings.weight_decay, "fused": True}
     optimizers = {name: torch.optim.Adam(net.parameters(), **adam) for name, net in (("G", G), ("D", D))}
-    rows = train.minibatches(torch.arange(len(x)), settings, 0, total)
+    rows = order.minibatches(torch.arange(len(x)), settings.batch_size, settings.seed, 0, total)
     for step, row in enumerate(tqdm(rows, total=total, disable=not progress, mininterval=10)):
         z = torch.rand(len(row), G.nz, generator=generator) * 2 - 1
         batch = x[row].to(device) / 255, y[row].to(device), z.to(device)
         measured = {"step": step + 1}
         for turn in ("D", "G") if settings.update == "both" else (("G", "D")[step % 2],):
             D.requires_grad_(turn == "D")  # G's gradient passes through D's weights, none is needed for them
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            with devices.autocast(settings.precision, device):
                 loss = _loss(turn, G, D, *batch)
             optimizers[turn].zero_grad()
             loss.backward()
@@ -141,7 +140,7 @@ def sample(G: Generator, n: int, generator: torch.Generator, batch_size: int = 1
 
     Each minibatch is normalised with its own statistics, the authors' way: an image depends a little on its neighbours.
     """
-    images, device = [], next(G.parameters()).device
+    images, device = [], devices.device_of(G)
     labels = torch.randint(G.classes, (n,), generator=generator)
     for y in labels.split(batch_size):
         # a last, short minibatch is filled up: its statistics would be poor

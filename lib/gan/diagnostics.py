@@ -47,7 +47,8 @@ def measure(G: Generator, D: Discriminator, z: Tensor, real: Tensor) -> dict[str
 
 def variety(samples: Tensor, real: Tensor) -> float:
     """Return the mean distance between two samples over that between two real images, both (N, C, H, W)."""
-    return (torch.pdist(samples.flatten(1).float()).mean() / torch.pdist(real.flatten(1).float()).mean()).item()
+    among, beside = (torch.pdist(x.flatten(1).float().cpu()).mean() for x in (samples, real))  # MPS has no pdist
+    return (among / beside).item()
 
 
 def dead_share(layers: list[Tensor]) -> float:

@@ -2,8 +2,7 @@
 
 Real images and samples come to D in minibatches of their own, normalised apart; binary cross-entropy, Adam. What makes
 it fast, and the same training still: bfloat16 convolutions on channels-last tensors, G's samples shared between D's
-step and G's, no gradients of D's weights in G's step; on a CPU deep layers' gradients as matrix products (`gradients`),
-on a GPU one launch for all kernels of a minibatch (`graphs`).
+step and G's, no gradients of D's weights in G's step, and what `acceleration` has for a CPU and for a GPU.
 """
 
 import math
@@ -17,12 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.gan import cpu_gradients
-from lib.gan.cuda_graph import Recorded
+from lib.gan.acceleration import MatrixGradients, Recorded
 from lib.images import data
+from lib.nets import devices
 from lib.nets.models import Discriminator, Generator
 from lib.study import chance
 
+VERSIONS = {"training": 1}  # raise it when a training of the same settings becomes another one
 SAMPLES = 64  # images of the fixed z that show the training's course
 
 
@@ -54,7 +54,7 @@ class Settings:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be above 0")
         if self.beta1 >= 1:
             raise ValueError(f"beta1 = {self.beta1}: must be below 1")
-        for name, choices in {"update": ("both", "alternate"), "precision": ("float32", "bfloat16")}.items():
+        for name, choices in {"update": ("both", "alternate"), "precision": devices.PRECISIONS}.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} = {getattr(self, name)!r}: choose one of {', '.join(choices)}")
 
@@ -144,11 +144,8 @@ class Training:
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:
-        if self.settings.precision == "float32":
-            yield
-            return
-        faster = cpu_gradients.MatrixGradients() if self.device.type == "cpu" else nullcontext()
-        with torch.autocast(self.device.type, torch.bfloat16), faster:
+        products = self.settings.precision == "bfloat16" and self.device.type == "cpu"
+        with devices.autocast(self.settings.precision, self.device), MatrixGradients() if products else nullcontext():
             yield
 
     @torch.no_grad()

@@ -15,9 +15,14 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from lib.images.data import UNLABELLED, ImageSet
-from lib.nets import batchnorm, judges, weights
+from lib.nets import batchnorm, judges, models, weights
 from lib.nets.judges import AttributeNet
 from lib.study import chance
+
+VERSIONS = {"selection": 1}
+NDF = 16  # base maps of the extractor
+LEAST = 2  # held-out images per feature: with fewer, the distance is a matter of which ones they are
+SAMPLES = (1_000, 50_000)  # drawn of each snapshot: as many as images are held out, within these bounds
 
 
 class Extractor(nn.Module):
@@ -33,59 +38,68 @@ class Extractor(nn.Module):
         return self.body.activations(x)[-1].mean((2, 3))  # (N, F)
 
 
-def fit_extractor(images: ImageSet, rows: Tensor, seed: int, most: int = 12_800, ndf: int = 16) -> Extractor:
+def fit_extractor(
+    images: ImageSet, rows: Tensor, seed: int, most: int = 12_800, device: str | torch.device = "cpu"
+) -> Extractor:
     """Train a small classifier on some of the rows that the GAN learns from, `most` images in all epochs together.
 
     Where they have no two classes it stays random, its batch norm set to them.
     """
     drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(chance.stream(seed, "extractor", "rows")))
-    some = images[rows[drawn[:most]]]
+    some, own = images[rows[drawn[:most]]], chance.stream(seed, "extractor")
     y = torch.as_tensor(some.y)
     if len(y[y != UNLABELLED].unique()) > 1:
         x, truth = some.x[y != UNLABELLED], torch.eye(len(some.classes))[y[y != UNLABELLED]].numpy()
-        epochs, own = max(1, most // len(x)), chance.stream(seed, "extractor")
-        return Extractor(judges.fit(x, truth, some.classes, epochs, own, ndf))
-    random = AttributeNet(["none"], some.x.shape[-1], some.x.shape[1], ndf, chance.stream(seed, "extractor"))
+        return Extractor(judges.fit(x, truth, some.classes, max(1, most // len(x)), own, NDF, device))
+    random = AttributeNet(["none"], some.x.shape[-1], some.x.shape[1], NDF, own)
     batchnorm.recalibrate_batchnorm(random.body, some.x[:1280])
     return Extractor(random.eval())
 
 
+def least_held_out(size: int) -> int:
+    """Return how many images of this size must be held out for the extractor's distances to mean something."""
+    return LEAST * models.describe("tutorial64", size=size).maps(NDF)[-1]
+
+
 def frechet_distances(
     snapshots: Mapping[int, Path],
+    x: Tensor,
     held_out: Tensor,
-    extractor: nn.Module | None,
+    extractor: nn.Module,
     seed: int,
     inception: str = "",
     device: str | torch.device = "cpu",
 ) -> pd.Series:
-    """Return each snapshot's Fréchet distance to held-out real images, uint8 (N, nc, size, size): step -> distance.
+    """Return each snapshot's Fréchet distance to the held-out rows of real images x: step -> distance.
 
-    As many samples are drawn as there are images, 1,000 at least, from the same z. inception: the file of
-    torch-fidelity's Inception weights, which takes the extractor's place: only then the distance is the FID. device:
-    where to draw and compare, the CPU in place of MPS, which has no float64. Nothing is returned where there are no two
-    images to compare with.
+    x: uint8 (N, nc, size, size); of more than 50,000 rows, the field's number, so many are drawn. As many samples as
+    rows, 1,000 at least, are drawn from the same z. inception: the file of torch-fidelity's Inception weights, which
+    takes the extractor's place: only then the distance is the FID. device: where to draw and compare, the CPU in place
+    of MPS, which has no float64. Nothing is returned for fewer than LEAST rows per feature.
     """
-    if len(held_out) < 2:
-        return pd.Series(dtype=float)
     metric = FrechetInceptionDistance(
         2048 if inception else extractor, reset_real_features=False, normalize=True,
         feature_extractor_weights_path=inception or None,
     )  # fmt: skip
+    if len(held_out) < LEAST * (2048 if inception else extractor.num_features):
+        return pd.Series(dtype=float)
+    rows = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(chance.stream(seed, "held-out rows")))
+    rows = held_out[rows[: SAMPLES[1]]].sort().values
     device = torch.device("cpu" if torch.device(device).type == "mps" else device)
     metric, distances = metric.to(device), {}
-    for batch in held_out.split(256):
-        metric.update(_in_colour(batch.to(device).float() / 255, bool(inception)), real=True)
+    for some in rows.split(256):
+        metric.update(_in_colour(x[some].to(device).float() / 255, bool(inception)), real=True)
     for step, path in snapshots.items():
         G = weights.load_net(path)[0].to(device)
         own = torch.Generator().manual_seed(chance.stream(seed, "z", "evaluation"))
-        z = G.sample_z(max(1000, len(held_out)), own).to(device)
+        z = G.sample_z(max(SAMPLES[0], len(rows)), own).to(device)
         batchnorm.recalibrate_batchnorm(G, z)
         metric.reset()
         with torch.no_grad():
             for some in z.split(256):
                 metric.update(_in_colour(G(some).add(1).div(2), bool(inception)), real=False)
         distances[step] = metric.compute().item()
-    return pd.Series(distances, name="Fréchet distance").rename_axis("step")
+    return pd.Series(distances, name="Fréchet distance", dtype=float).rename_axis("step")
 
 
 def _in_colour(x: Tensor, needed: bool) -> Tensor:
@@ -97,8 +111,13 @@ def choose(distances: pd.Series, last: int, steps: Sequence[int] = (), keep: int
 
     keep: take that one of `steps` instead, counted from 1. Raises ValueError where there is none.
     """
-    if not 0 <= keep <= len(steps):
-        raise ValueError(f"keep = {keep}: there are {len(steps)} snapshots, counted from 1 (0: choose by distance)")
+    require_snapshot(keep, len(steps))
     if keep:
         return steps[keep - 1]
     return int(distances.idxmin()) if len(distances) else last
+
+
+def require_snapshot(keep: int, snapshots: int) -> None:
+    """Raise ValueError where there is no snapshot of this count: before a training rather than after it."""
+    if not 0 <= keep <= snapshots:
+        raise ValueError(f"keep = {keep}: there are {snapshots} snapshots, counted from 1 (0: choose by distance)")

@@ -1,20 +1,18 @@
 """Adversarial training that resumes where it stopped.
 
 A training is a `game` of so many minibatches; here they are drawn, placed on the device, and what is due after each is
-kept: a line of the log, samples, a snapshot, a checkpoint. Images stay uint8 until their minibatch. On a GPU they lie
-on the device where they fit, and are gathered one minibatch ahead where they do not.
+kept: a line of the log, samples, a snapshot, a checkpoint. Images stay uint8 until their minibatch.
 """
 
 import hashlib
+import io
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
-from itertools import chain
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 
 import pandas as pd
@@ -22,31 +20,35 @@ import torch
 import tqdm.auto
 from torch import Tensor
 
-from lib.gan import checkpoints, diagnostics
+from lib.gan import checkpoints, diagnostics, feed
 from lib.gan.game import SAMPLES, Settings, Training
 from lib.images import data
 from lib.images.data import ImageSet
-from lib.nets import models, weights
+from lib.nets import models, order, weights
 from lib.nets.models import Description
-from lib.study import chance, identity, paths
+from lib.study import identity, paths
 
 GRIDS = 8  # times at which samples are taken
 CHECKS = 20  # times at which the nets' health is measured
 LOGGED = 400  # lines of log.jsonl, about
-ON_DEVICE = 8 * 2**30  # bytes; a larger set stays in memory or in its file, and streams to the device
+TOLD = 30  # seconds between two lines of progress.txt
 
 
 def folder_of(
     description: Description, settings: Settings, images: ImageSet, rows: Tensor | None = None, snapshots: int = 0
 ) -> Path:
-    """Return the folder of this very training: same net, settings, images (or rows of them) and code, same folder.
+    """Return the folder of this very training: same net, settings, images (or rows of them) and snapshots, same folder.
 
-    It is apart from the notebook's run, so that a changed plot does not cost a day of training.
+    It is apart from the notebook's run, so that a changed plot does not cost a day of training. What is at its default
+    does not count, so that a field may be added; versions that the code declares do.
     """
-    code = identity.versions_of("lib.gan.train")
     chosen = None if rows is None else hashlib.sha256(rows.numpy()).hexdigest()
-    told = json.dumps([asdict(description), asdict(settings), images.checksum, chosen, snapshots, code])
-    return paths.runs() / f"training-{hashlib.sha256(told.encode()).hexdigest()[:10]}"
+    departs = [
+        {field.name: value for field in fields(given) if (value := getattr(given, field.name)) != field.default}
+        for given in (description, settings)
+    ]
+    versions = identity.versions_of("lib.gan.train")
+    return paths.runs() / f"training-{identity.digest([*departs, images.checksum, chosen, snapshots, versions])}"
 
 
 def fit(
@@ -60,21 +62,22 @@ def fit(
     progress: bool = True,
     rows: Tensor | None = None,
     watch: Callable[[Training], None] | None = None,
-    on_device: int = ON_DEVICE,
+    on_device: int | None = None,
 ) -> Training:
     """Train a net on uint8 images x (N, nc, size, size), resuming from `folder` where a training stopped there.
 
     minutes: between checkpoints. snapshots: nets kept at even distances beside the last, as snapshot-STEP.safetensors.
     rows: train on these images only. watch: is called with the training whenever its health was measured. on_device:
-    bytes of x that may lie on the device; a larger x streams from where it is, such as a memory map. Writes
-    checkpoints, log.jsonl and snapshots into folder. SIGINT and SIGTERM save before they stop it.
+    bytes of x that may lie on the device, by default half of what is free there; a larger x streams from where it is,
+    such as a memory map. Writes checkpoints, log.jsonl, progress.txt and snapshots into folder. SIGINT and SIGTERM save
+    before they stop it. Where another process trains in folder, waits for it, and goes on from where that ended.
 
     Raises ValueError where x does not fit the net, is smaller than a minibatch, or where folder holds another training
     (it says what differs), FloatingPointError where a loss is not finite, OSError where folder cannot be written.
     """
     rows = torch.arange(len(x)) if rows is None else rows
-    _check_images(description, settings, x, rows)
-    device, total = torch.device(device), steps_of(settings, len(rows))
+    require_images(x, description.shape, len(rows), settings)
+    device, total = torch.device(device), order.steps_of(settings.epochs, len(rows), settings.batch_size)
     due = plan(total, snapshots)
     real = data.to_float(x[rows[:: max(1, len(rows) // SAMPLES)][:SAMPLES]].to(device))
     with checkpoints.hold(folder), checkpoints.deferred_signals() as signals, _memory_errors(device, settings):
@@ -82,13 +85,13 @@ def fit(
         resume(training, folder, len(rows))
         if training.step == 0:
             training.take_samples()
-        x, saved = x.to(device) if x.nbytes <= on_device else x, time.monotonic()
-        batches = _placed(minibatches(x, settings, training.step, total, rows), device)
+        x, saved = feed.place(x, device, on_device), time.monotonic()
+        batches = feed.placed(minibatches(x, settings, training.step, total, rows), device)
         noted, began = set().union(*due.values()), time.perf_counter()
-        for batch in _with_bar(batches, training, total, progress):
+        for batch in _told(batches, training, total, folder, progress):
             measured = training.train_minibatch(batch)
             if training.step in noted and device.type == "cuda":  # it lags behind Python: wait, to count its time
-                torch.cuda.synchronize()
+                torch.cuda.synchronize(device)
             training.seconds += time.perf_counter() - began
             _note(training, measured, due, folder, real)
             if training.step == total or signals or time.monotonic() - saved > 60 * minutes:
@@ -134,62 +137,33 @@ def _note(
         weights.save_net(folder / f"snapshot-{step:09d}.safetensors", training.G, training.D, {"step": step})
 
 
-def steps_of(settings: Settings, n: int) -> int:
-    """Return the number of minibatches of a training on n images; an epoch's last, smaller one is left out."""
-    return max(1, round(settings.epochs * (n // settings.batch_size)))
-
-
 def minibatches(x: Tensor, settings: Settings, start: int, total: int, rows: Tensor | None = None) -> Iterator[Tensor]:
-    """Yield minibatches start to total of x, or of some rows of it.
-
-    Each epoch's order follows from the seed and the epoch alone.
-    """
+    """Yield minibatches start to total of x, or of some rows of it, as bytes."""
     rows = torch.arange(len(x)) if rows is None else rows
-    per_epoch = len(rows) // settings.batch_size
-    epoch, order = -1, None
-    for step in range(start, total):
-        if step // per_epoch != epoch:
-            epoch = step // per_epoch
-            generator = torch.Generator().manual_seed(chance.stream(settings.seed, "order", epoch))
-            order = rows[torch.randperm(len(rows), generator=generator)]
-        first = step % per_epoch * settings.batch_size
-        yield x[order[first : first + settings.batch_size].to(x.device)]
+    for chosen in order.minibatches(rows, settings.batch_size, settings.seed, start, total):
+        yield x[chosen.to(x.device)]
 
 
-def _placed(batches: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
-    """Yield minibatches as float32 on the device; where they are not there yet, each is gathered one ahead."""
-    first = next(batches, None)
-    if first is None:
-        return
-    batches = chain([first], batches)
-    if first.device.type != device.type:
-        batches = _ahead(batch.pin_memory().to(device, non_blocking=True) for batch in batches)
-    for batch in batches:
-        yield data.to_float(batch).contiguous(memory_format=torch.channels_last)
+def _told(batches: Iterator[Tensor], training: Training, total: int, folder: Path, progress: bool) -> Iterator[Tensor]:
+    """Yield minibatches under a bar with minibatch, losses, images per second and time left: in JupyterLab a widget.
 
-
-def _with_bar(batches: Iterator[Tensor], training: Training, total: int, progress: bool) -> Iterator[Tensor]:
-    """Yield minibatches under a bar with images per second and time left: in JupyterLab a widget, elsewhere a line.
-
-    Where nobody watches, as under papermill, the line comes once a minute.
+    Where nobody watches, as in a batch, progress.txt is what can be followed: a line every TOLD seconds, and the last.
     """
-    watched = "JPY_SESSION_NAME" in os.environ  # JupyterLab tells its kernels, papermill does not
-    kind = tqdm.auto.tqdm if watched else tqdm.std.tqdm
-    images = training.settings.batch_size
-    with kind(total=total * images, initial=training.step * images, unit=" images", disable=not progress,
-              mininterval=0.5 if watched or sys.stderr.isatty() else 60, smoothing=0.05) as bar:  # fmt: skip
+    watched = "JPY_SESSION_NAME" in os.environ  # JupyterLab tells its kernels, a batch does not
+    kind = tqdm.auto.tqdm if watched and progress else tqdm.std.tqdm
+    images, told = training.settings.batch_size, time.monotonic()
+    with kind(total=total * images, initial=training.step * images, unit=" images", smoothing=0.05,
+              mininterval=0.5 if watched or sys.stderr.isatty() else 60,
+              file=sys.stderr if progress else io.StringIO()) as bar:  # fmt: skip
         for batch in batches:
             yield batch
+            if due := training.step == total or time.monotonic() - told > TOLD:
+                lines = {k: f"{v:.2f}" for line in training.log[-2:] for k, v in line.items() if k.startswith("loss")}
+                bar.set_postfix({"minibatch": training.step} | lines, refresh=False)
             bar.update(images)
-
-
-def _ahead(batches: Iterator[Tensor]) -> Iterator[Tensor]:
-    """Prepare each minibatch in a thread while the one before it is trained on."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = pool.submit(next, batches, None)
-            yield batch
+            if due:
+                paths.append_line(folder / "progress.txt", str(bar))
+                told = time.monotonic()
 
 
 def snapshots_in(folder: Path) -> dict[int, Path]:
@@ -198,12 +172,11 @@ def snapshots_in(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))  # as numbers: as text, step 1000000 would come before step 200000
 
 
-def _check_images(description: Description, settings: Settings, x: Tensor, rows: Tensor) -> None:
-    expected = (description.nc, description.size, description.size)
-    if tuple(x.shape[1:]) != expected:
-        raise ValueError(f"images of {tuple(x.shape[1:])} do not fit a net for {expected}: change size or nc")
-    if len(rows) < settings.batch_size:
-        raise ValueError(f"{len(rows)} images are fewer than one minibatch of {settings.batch_size}: lower batch_size")
+def require_images(x: Tensor, shape: tuple[int, int, int], n: int, settings: Settings) -> None:
+    """Raise ValueError where images x do not fit a net for this shape, or n of them are fewer than a minibatch."""
+    models.require_fit(x, shape)
+    if n < settings.batch_size:
+        raise ValueError(f"{n} images are fewer than one minibatch of {settings.batch_size}: lower batch_size")
 
 
 @contextmanager
@@ -242,7 +215,8 @@ def resume(training: Training, folder: Path, n: int) -> None:
         return
     tensors, description, record = found
     asked = asdict(training.G.description) | asdict(training.settings) | {"images": n}
-    there = asdict(description) | record["settings"] | {"images": record["images"]}
+    usual = {field.name: field.default for field in fields(Settings) if field.default is not MISSING}
+    there = usual | asdict(description) | record["settings"] | {"images": record["images"]}
     differing = [f"{k} = {there.get(k)} there, {v} asked" for k, v in asked.items() if there.get(k) != v]
     if differing:
         raise ValueError(f"{folder} holds another training ({'; '.join(differing)}): choose another or delete it")

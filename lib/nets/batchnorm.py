@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lib.images import data
+from lib.nets.devices import device_of
 from lib.study import chance
 
 
@@ -44,7 +46,7 @@ def recalibrate_batchnorm(net: nn.Module, x: Tensor | np.ndarray, batch_size: in
             m.train().momentum = 1.0  # the running statistics are the last batch's
         with torch.no_grad():
             for start in starts:
-                forward(to_inputs(x, order[start : start + batch_size], device_of(net)))
+                forward(to_inputs(x, np.sort(order[start : start + batch_size]), device_of(net)))
     finally:
         for hook in hooks:
             hook.remove()
@@ -69,9 +71,4 @@ def shuffled(n: int) -> np.ndarray:
 def to_inputs(x: Tensor | np.ndarray, rows: slice | np.ndarray, device: torch.device) -> Tensor:
     """Return some rows as float32 on the device; uint8 images are scaled to [-1, 1]."""
     batch = x[rows] if isinstance(x, Tensor) else torch.from_numpy(np.array(x[rows]))
-    batch = batch.to(device)
-    return batch.float() / 127.5 - 1 if batch.dtype == torch.uint8 else batch.float()
-
-
-def device_of(net: nn.Module) -> torch.device:
-    return next((p.device for p in net.parameters()), torch.device("cpu"))
+    return data.to_float(batch.to(device)).float()

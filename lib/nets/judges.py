@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.images import data
-from lib.nets import models, supervised
+from lib.nets import devices, models, supervised
 from lib.nets.models import Discriminator
 from lib.study import chance
 
@@ -33,18 +33,28 @@ class AttributeNet(nn.Module):
         return self.body.head(F.dropout(self.body.activations(x)[-1].flatten(1), 0.5, self.training))  # (N, A)
 
 
-def fit(x: Tensor, truth: np.ndarray, names: Sequence[str], epochs: int, seed: int, ndf: int = 32) -> AttributeNet:
+def fit(
+    x: Tensor,
+    truth: np.ndarray,
+    names: Sequence[str],
+    epochs: int,
+    seed: int,
+    ndf: int = 32,
+    device: str | torch.device = "cpu",
+) -> AttributeNet:
     """Train an AttributeNet on uint8 images x (N, nc, S, S) and their truth (N, A), from 0 to 1.
 
     A truth between 0 and 1 is a quantity, such as an angle put into that range: cross-entropy is least at its mean.
+    The rows that it shall be tested on are held out at random (`data.hold_out`): sets are sorted by class.
     """
     net = AttributeNet(names, x.shape[-1], x.shape[1], ndf, seed)
     target = torch.as_tensor(np.asarray(truth), dtype=torch.float32)
     loss_of = F.binary_cross_entropy_with_logits
-    return supervised.fit(net, x, target, epochs, seed=seed, precision="float32", loss_of=loss_of)
+    return supervised.fit(net, x, target, epochs, seed=seed, device=device, precision="float32", loss_of=loss_of)
 
 
 @torch.no_grad()
 def tell(net: AttributeNet, images: Tensor) -> Tensor:
-    """Return the probability of each attribute: images (N, nc, S, S), uint8 or in [-1, 1] -> (N, A)."""
-    return torch.cat([net(data.to_float(batch)).sigmoid() for batch in images.split(256)])
+    """Return the probability of each attribute: images (N, nc, S, S), uint8 or in [-1, 1] -> (N, A), on the CPU."""
+    device = devices.device_of(net)
+    return torch.cat([net(data.to_float(batch.to(device))).sigmoid().cpu() for batch in images.split(256)])

@@ -6,24 +6,24 @@ connected layer. A description says how often the image is halved on its way to 
 stand at each scale, and how wide they are; G mirrors D. It also holds what the guidelines replace, so that each of
 them can be put to the test.
 
-What differs from the authors' code: PyTorch's convolution is a cross-correlation (`published` flips their kernels);
+What differs from the authors' code: PyTorch's convolution is a cross-correlation (`authors` flips their kernels);
 batch norm keeps running averages beside the batch statistics that the authors always use (`features` re-estimates
 them); its eps is PyTorch's 1e-5, not 1e-8, unless `bn_eps` says so; D ends in a logit, not in a probability, so that
 the loss can be computed without overflow.
 """
 
 import math
-import time
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from itertools import pairwise
 from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
+from lib.nets.devices import find_device, find_precision  # noqa: F401 - where notebooks look for them
 from lib.study import chance
 
+VERSIONS = {"nets": 1}  # raise it when a net of the same description becomes another one
 GRID = 4  # G's projection and D's last convolution are GRID x GRID maps in every net of the paper
 
 
@@ -59,6 +59,11 @@ class Description:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} = {getattr(self, name)!r}: choose one of {', '.join(map(str, choices))}")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """An image's: (nc, size, size)."""
+        return self.nc, self.size, self.size
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -220,38 +225,10 @@ class Discriminator(nn.Module):
         return self.head(self.hidden(self.activations(x)[-1].flatten(1))).squeeze(1)  # (N,)
 
 
-def find_device(device: str) -> torch.device:
-    """Return the device of this name; `auto`: CUDA, else Apple's MPS, else the CPU. ValueError where it is missing."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device == "auto":
-        return torch.device(next(name for name, found in there.items() if found))
-    if not there.get(device.split(":")[0], False):
-        found = ", ".join(name for name in there if there[name])
-        raise ValueError(f"device = {device!r}: there is none on this machine; choose auto or one of {found}")
-    return torch.device(device)
-
-
-def find_precision(precision: str, device: torch.device) -> str:
-    """Return the type to convolve in, float32 or bfloat16: the given one; for `auto` the faster one on the device."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = device.type == "cpu" and _cpu_has_bfloat16()
-    return "bfloat16" if fast else "float32"
-
-
-@cache
-def _cpu_has_bfloat16() -> bool:
-    """Tell by trial whether this CPU has instructions for bfloat16; one without emulates them, far slower."""
-    best = {torch.float32: math.inf, torch.bfloat16: math.inf}
-    for dtype in 5 * list(best):
-        matrix = torch.ones(256, 256, dtype=dtype)
-        began = time.perf_counter()
-        matrix @ matrix
-        best[dtype] = min(best[dtype], time.perf_counter() - began)
-    return best[torch.bfloat16] < best[torch.float32]
+def require_fit(x: Tensor, shape: tuple[int, int, int]) -> None:
+    """Raise ValueError where x (N, ...) is not images of this shape (nc, size, size)."""
+    if tuple(x.shape[1:]) != shape:
+        raise ValueError(f"images of {tuple(x.shape[1:])} do not fit a net for {shape}: change size or nc, or the set")
 
 
 def initialise(net: nn.Module, generator: torch.Generator) -> None:

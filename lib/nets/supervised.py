@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.images import data
-from lib.nets import models
+from lib.nets import devices, models, order
 from lib.nets.models import Description
 from lib.study import chance
 
@@ -22,9 +22,8 @@ from lib.study import chance
 def classifier(description: Description, classes: int, dropout: float = 0.0, seed: int = 0) -> nn.Module:
     """Return D's whole architecture with one logit per class: images (N, nc, size, size) -> (N, classes)."""
     whole = Description(**{field.name: getattr(description, field.name) for field in fields(Description)})
-    net = models.from_description(whole, chance.stream(seed, "classifier"))[
-        1
-    ]  # of a published D the last layers may be missing
+    # built anew: of a published D the last layers may be missing
+    net = models.from_description(whole, chance.stream(seed, "classifier"))[1]
     net.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(net.head.in_features, classes))
     models.initialise(net.head, torch.Generator().manual_seed(chance.stream(seed, "weights", "head")))
     nn.init.zeros_(net.head[1].bias)
@@ -56,21 +55,16 @@ def fit(
     if len(x) != len(y) or len(x) < 2:
         raise ValueError(f"{len(x)} images and {len(y)} labels: expected as many of both, two at least")
     device, batch_size = torch.device(device), min(batch_size, len(x))
-    precision = models.find_precision(precision, device)
+    precision = devices.find_precision(precision, device)
     net.to(device, memory_format=torch.channels_last).train()
-    per_epoch = len(x) // batch_size
-    steps = max(1, round(epochs * per_epoch))
+    steps = order.steps_of(epochs, len(x), batch_size)
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 1)
-    generator = torch.Generator().manual_seed(chance.stream(seed, "order"))
     torch.manual_seed(chance.stream(seed, "dropout"))  # it and augmentation draw from the global generator
-    for step in range(steps):
-        if step % per_epoch == 0:
-            order = torch.randperm(len(x), generator=generator)
-        rows = order[step % per_epoch * batch_size :][:batch_size]
+    for rows in order.minibatches(torch.arange(len(x)), batch_size, chance.stream(seed, "supervised"), 0, steps):
         batch = x[rows] if augment is None else augment(x[rows])
         batch = data.to_float(batch.to(device)).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        with devices.autocast(precision, device):
             logits = net(batch)
         loss = loss_of(logits.float(), y[rows].to(device))
         optimizer.zero_grad(set_to_none=True)
@@ -85,6 +79,6 @@ def fit(
 @torch.no_grad()
 def predict(net: nn.Module, x: Tensor, batch_size: int = 256) -> np.ndarray:
     """Return the class of the largest logit: uint8 images (N, nc, S, S) -> (N,)."""
-    device = next(net.parameters()).device
+    device = devices.device_of(net)
     batches = (data.to_float(batch.to(device)) for batch in x.split(batch_size))
     return torch.cat([net(batch).argmax(1).cpu() for batch in batches]).numpy()

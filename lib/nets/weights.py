@@ -7,7 +7,7 @@ another name and renamed when it is whole, and a checksum over all of it tells w
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
@@ -20,7 +20,8 @@ from lib.nets.models import Description, Discriminator, Generator
 from lib.study import paths
 from lib.study.paths import write_atomically
 
-LARGEST = 2 * 2**20  # bytes of a net that git keeps
+LARGEST = 25 * 2**20  # bytes of a net that git keeps
+PICKLES = {".pth", ".pt", ".pkl", ".ckpt", ".bin", ".jl"}  # suffixes of files that run code when they are loaded
 
 
 def save_net(
@@ -57,7 +58,8 @@ def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
 def read_net(path: Path) -> tuple[dict[str, Tensor], Description, dict]:
     """Read a file of `save_net`: its tensors, description and record.
 
-    Raises ValueError where it is none, is cut or has lost its checksum (files of before there was one are taken).
+    Raises ValueError where it is none, is cut, has lost its checksum (files of before there was one are taken), or
+    describes a net that this version of the study does not know.
     """
     if not path.is_file():
         raise ValueError(f"no net at {path}: train one first (notebook 01, or `make study`)")
@@ -71,14 +73,22 @@ def read_net(path: Path) -> tuple[dict[str, Tensor], Description, dict]:
         raise ValueError(f"{path} is damaged (its checksum differs): delete it and train again")
     if "description" not in metadata:
         raise ValueError(f"{path} is no net of this study: its description is missing")
-    return tensors, Description(**json.loads(metadata["description"])), json.loads(metadata["record"])
+    described = json.loads(metadata["description"])
+    if unknown := described.keys() - {field.name for field in fields(Description)}:
+        raise ValueError(
+            f"{path}: unknown field {', '.join(sorted(unknown))} of a net: it was made by another version of the study"
+        )
+    try:
+        return tensors, Description(**described), json.loads(metadata["record"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; it was made by another version of the study") from error
 
 
 def load_net(net: str | Path) -> tuple[Generator, Discriminator, dict]:
     """Rebuild G and D, in eval mode and float32, with their record.
 
     net: what `find_net` takes, a file's path, or a net that the authors released (`radford2015-svhn`,
-    `radford2015-imagenet`). Raises ValueError as `find_net`, `read_net` and `published.load` do.
+    `radford2015-imagenet`). Raises ValueError as `find_net`, `read_net` and `authors.load` do.
     """
     if net in authors.NETS:
         return authors.load(net)
@@ -105,7 +115,8 @@ def find_net(net: str) -> Path:
     """Return the file that a notebook's `net` parameter means.
 
     net: the name of a small trained net that comes with the study (`digits`, `toy-faces`), `run:ID` for a finished
-    run of notebook 01, or a path to a .safetensors file. Raises ValueError that lists the choices.
+    run of notebook 01, or a path to a .safetensors file. Raises ValueError that lists the choices, or says why a pickle
+    is none.
     """
     if net.startswith("run:"):
         run = paths.runs() / net.removeprefix("run:")
@@ -114,6 +125,11 @@ def find_net(net: str) -> Path:
         if not (run / "net.safetensors").is_file():
             raise ValueError(f"{net}: that run trained no net; give a run of notebook 01")
         return run / "net.safetensors"
+    if Path(net).suffix.lower() in PICKLES:
+        raise ValueError(
+            f"{net}: pickles are not loaded, because a pickle can run any code; where you trust it, load it elsewhere "
+            "with torch.load(weights_only=True), fill a net of `models.build`, and write it with `weights.save_net`"
+        )
     if net.endswith(".safetensors"):
         return Path(net).expanduser()
     shipped = sorted(path.stem for path in paths.NETS.glob("*.safetensors"))
@@ -128,12 +144,16 @@ def find_net(net: str) -> Path:
 def ship(run: str, name: str) -> Path:
     """Copy a finished run's net, in half precision, to the small nets that git keeps; return the file.
 
-    Raises ValueError where it would be larger than LARGEST.
+    Its record says which run made it, by which commit and with which parameters. Raises ValueError where it would be
+    larger than LARGEST, or where half precision cannot hold it; what was shipped before stays then.
     """
     G, D, record = load_net(f"run:{run}")
+    largest = max(v.abs().max() for net in (G, D) for v in net.state_dict().values() if v.is_floating_point())
+    if largest > torch.finfo(torch.float16).max:
+        raise ValueError(f"{run}: its net holds {largest:g}, more than half precision can: ship another")
+    size = sum(2 * v.numel() for net in (G, D) for v in net.state_dict().values())
+    if size > LARGEST:
+        raise ValueError(f"{run}: its net takes {size / 2**20:.0f} of {LARGEST >> 20} MiB: ship a narrower one")
     path = paths.NETS / f"{name}.safetensors"
     save_net(path, G, D, record | {"run": run}, dtype=torch.float16)
-    if path.stat().st_size > LARGEST:
-        path.unlink()
-        raise ValueError(f"{run}: its net takes more than {LARGEST >> 20} MiB: ship a narrower one")
     return path

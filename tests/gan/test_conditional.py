@@ -8,6 +8,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from lib.gan import conditional, train
 from lib.gan.conditional import Discriminator, Generator, beside, fit, sample
 from lib.images import data
+from lib.nets import order
 from lib.study import chance
 
 X = torch.randint(0, 256, (96, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -133,7 +134,7 @@ def test_the_first_steps_by_hand():
     generator = torch.Generator().manual_seed(chance.stream(0, "z", "training"))
     adams = [torch.optim.Adam(net.parameters(), s.lr, (s.beta1, 0.999)) for net in plain]
     G, D = plain
-    for step, rows in enumerate(train.minibatches(torch.arange(64), s, 0, 2)):
+    for step, rows in enumerate(order.minibatches(torch.arange(64), s.batch_size, s.seed, 0, 2)):
         x, y, z = X[rows] / 255, Y[rows], torch.rand(32, 5, generator=generator) * 2 - 1
         ones = torch.ones(32)
         loss = F.binary_cross_entropy(D(G(z, y), y).sigmoid(), ones if step == 0 else 0 * ones)
@@ -145,6 +146,15 @@ def test_the_first_steps_by_hand():
     for a, b in zip(ours, plain, strict=True):
         for one, other in zip(a.parameters(), b.parameters(), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_the_learning_rate_falls_over_the_second_half(monkeypatch):
+    rates = []
+    step = torch.optim.Adam.step
+    noted = lambda self, *given: [rates.append(self.param_groups[0]["lr"]), step(self, *given)][1]  # noqa: E731
+    monkeypatch.setattr(torch.optim.Adam, "step", noted)
+    fit(*pair(), X, Y, settings(epochs=2, batch_size=12, lr=1.0), progress=False)
+    assert rates == pytest.approx([1] * 9 + [7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
 
 
 def test_samples():

@@ -96,7 +96,8 @@ def test_the_distance_is_frechets(tmp_path, digits):
     path = tmp_path / "snapshot.safetensors"
     weights.save_net(path, G, D, {})
     extractor = selection.fit_extractor(digits, torch.arange(1000), 0, most=1280)
-    found = selection.frechet_distances({7: path}, digits.x[1000:], extractor, seed=3)
+    held = torch.arange(1000, len(digits))
+    found = selection.frechet_distances({7: path}, digits.x, held, extractor, seed=3)
     z = G.sample_z(1000, torch.Generator().manual_seed(chance.stream(3, "z", "evaluation")))
     batchnorm.recalibrate_batchnorm(G, z)
     with torch.no_grad():
@@ -126,14 +127,79 @@ def test_a_worse_net_is_further_away(tmp_path, digits, labelled):
 
 def test_the_earliest_of_the_nearest_is_chosen():
     assert selection.choose(pd.Series({10: 3.0, 20: 1.0, 30: 1.0}), 40) == 20
-    assert selection.choose(selection.frechet_distances({}, torch.zeros(0), None, 0), 40) == 40, (
-        "none held out: the last"
-    )
+    assert selection.choose(pd.Series(dtype=float), 40) == 40, "none held out: the last"
 
 
 def test_a_snapshot_can_be_kept_by_its_count():
     distances, steps = pd.Series({10: 3.0, 20: 1.0, 30: 2.0}), [10, 20, 30]
     assert [selection.choose(distances, 40, steps, keep) for keep in range(4)] == [20, 10, 20, 30]
+    selection.require_snapshot(3, 3)
     for keep in (-1, 4):
         with pytest.raises(ValueError, match=f"keep = {keep}: there are 3 snapshots"):
             selection.choose(distances, 40, steps, keep)
+        with pytest.raises(ValueError, match=f"keep = {keep}: there are 3 snapshots"):
+            selection.require_snapshot(keep, 3)
+
+
+@pytest.fixture
+def snapshots(tmp_path):
+    for step in (1, 2):
+        weights.save_net(tmp_path / f"{step}", *models.from_description(NET, step), {})
+    return {step: tmp_path / f"{step}" for step in (1, 2)}
+
+
+def test_a_handful_of_images_ranks_nothing(snapshots, digits):
+    """Of 32 features, 64 images at least: a covariance of fewer than 33 has no inverse."""
+    extractor = selection.fit_extractor(digits, torch.arange(1000), 0, most=640)
+    assert extractor.num_features == 32 and selection.least_held_out(16) == 64
+    assert [selection.least_held_out(size) for size in (32, 64)] == [128, 256]
+    for n, compared in ((0, 0), (63, 0), (64, 2)):
+        held = torch.arange(1000, 1000 + n)
+        assert len(selection.frechet_distances(snapshots, digits.x, held, extractor, 0)) == compared
+
+
+def test_each_snapshot_is_compared_by_itself(snapshots, digits):
+    """Its distance does not depend on those that were compared before it."""
+    extractor = selection.fit_extractor(digits, torch.arange(1000), 0, most=640)
+    held = torch.arange(1000, 1200)
+    both = selection.frechet_distances(snapshots, digits.x, held, extractor, 0)
+    alone = selection.frechet_distances({2: snapshots[2]}, digits.x, held, extractor, 0)
+    assert both[2] == pytest.approx(alone[2], rel=1e-6) and both[1] != pytest.approx(both[2], rel=1e-3)
+
+
+def test_no_more_images_are_compared_than_the_fields_number(snapshots, digits, monkeypatch):
+    extractor = selection.fit_extractor(digits, torch.arange(1000), 0, most=640)
+    seen = {True: [], False: []}
+
+    class Counted(selection.FrechetInceptionDistance):
+        def update(self, x, real):
+            seen[real].append(x)
+            super().update(x, real=real)
+
+    monkeypatch.setattr(selection, "FrechetInceptionDistance", Counted)
+    monkeypatch.setattr(selection, "SAMPLES", (100, 128))
+    selection.frechet_distances({1: snapshots[1]}, digits.x, torch.arange(1297), extractor, 0)
+    assert {real: sum(map(len, xs)) for real, xs in seen.items()} == {True: 128, False: 128}
+    drawn = torch.cat(seen[True])
+    assert len(digits.y[[int((digits.x / 255.0 - x).abs().sum((1, 2, 3)).argmin()) for x in drawn]].unique()) == 10, (
+        "of all classes, though rows are sorted by class"
+    )
+
+
+class OnMPS(torch.Tensor):
+    """A tensor that says of itself that it lies on a Mac's GPU, and can there what it can."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.cpu:
+            return args[0].as_subclass(torch.Tensor)
+        if func in (torch.pdist, torch.Tensor.double):
+            raise NotImplementedError(f"{func.__name__} on MPS")
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def test_variety_is_measured_on_a_mac():
+    real = torch.tensor([0.0, 2.0, 4.0]).view(3, 1, 1, 1)
+    with pytest.raises(NotImplementedError, match="pdist on MPS"):
+        torch.pdist(real.flatten(1).as_subclass(OnMPS))
+    assert diagnostics.variety((real / 2).as_subclass(OnMPS), real.as_subclass(OnMPS)) == pytest.approx(0.5)

@@ -1,7 +1,5 @@
 """The nets, layer by layer, against the facts that the paper and the authors' code give."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -227,7 +225,6 @@ def test_priors():
         (lambda: models.build("paper64", kernel=4, resample="pooling"), "kernel = 4: a convolution of stride 1 needs"),
         (lambda: models.build("paper64", prior="cauchy"), "prior = 'cauchy': choose one of uniform, gaussian"),
         (lambda: models.build("imagenet32", kernel=4), "kernel = 4: a convolution of stride 1 needs an odd kernel"),
-        (lambda: models.find_device("cuda:7" if not torch.cuda.is_available() else "tpu"), "there is none on this"),
     ],
 )
 def test_errors_name_the_thing_and_the_way_out(call, message):
@@ -235,20 +232,10 @@ def test_errors_name_the_thing_and_the_way_out(call, message):
         call()
 
 
-def test_precision_is_what_is_asked_for_or_what_the_machine_has(monkeypatch):
-    cpu = torch.device("cpu")
-    assert [models.find_precision(name, cpu) for name in ("float32", "bfloat16")] == ["float32", "bfloat16"]
-    monkeypatch.setattr(models, "_cpu_has_bfloat16", lambda: True)
-    assert models.find_precision("auto", cpu) == "bfloat16"
-    monkeypatch.setattr(models, "_cpu_has_bfloat16", lambda: False)
-    assert models.find_precision("auto", cpu) == "float32"
-    assert models.find_precision("auto", torch.device("mps")) == "float32"
-
-
-@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="no /proc/cpuinfo to compare with")
-def test_the_trial_finds_the_instructions_that_the_processor_names():
-    flags = Path("/proc/cpuinfo").read_text().split()
-    if {"avx512_bf16", "amx_bf16"} & set(flags):
-        assert models._cpu_has_bfloat16()
-    elif "avx512f" not in flags:  # whose emulation may be as fast
-        assert not models._cpu_has_bfloat16()
+def test_images_that_do_not_fit_are_named():
+    assert models.describe("paper64", size=32, nc=1).shape == (1, 32, 32)
+    models.require_fit(torch.zeros(5, 1, 32, 32), (1, 32, 32))
+    with pytest.raises(
+        ValueError, match=r"images of \(3, 32, 32\) do not fit a net for \(1, 32, 32\): change size or nc"
+    ):
+        models.require_fit(torch.zeros(5, 3, 32, 32), (1, 32, 32))

@@ -1,14 +1,16 @@
 """Nets on disk: round trips, and files that are not what they should be."""
 
+import json
 import os
 import pickle
 import random
+from dataclasses import asdict
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from lib.nets import models, weights
+from lib.nets import batchnorm, models, weights
 from lib.study import paths
 
 
@@ -101,6 +103,83 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
+def test_a_net_of_another_version_of_the_study(tmp_path, pair):
+    """One line that names what is not known here, where it is read and where it is loaded."""
+    path = tmp_path / "net.safetensors"
+    for changed, message in (
+        ({"spectral": True}, "net.safetensors: unknown field spectral of a net: .* another version of the study"),
+        ({"prior": "cauchy"}, "net.safetensors: prior = 'cauchy': choose one of .*another version of the study"),
+    ):
+        described = json.dumps(asdict(pair[0].description) | changed)
+        save_file({"G.x": torch.ones(2)}, path, {"description": described, "record": "{}"})
+        for read in (weights.read_net, weights.load_net):
+            with pytest.raises(ValueError, match=message):
+                read(path)
+
+
+@pytest.mark.parametrize("name", ["net.pth", "a/net.pt", "/x/NET.PKL", "net.ckpt", "params.jl"])
+def test_pickles_are_refused_by_their_name(name):
+    with pytest.raises(
+        ValueError, match=f"{name}: pickles are not loaded, because a pickle can run any code; .*save_net"
+    ):
+        weights.load_net(name)
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """A finished run with a net whose statistics are estimated, and an empty folder of shipped nets."""
+    monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
+    monkeypatch.setattr(paths, "NETS", tmp_path / "nets")
+    (tmp_path / "01-abc").mkdir()
+    (tmp_path / "01-abc" / "metrics.json").touch()
+
+    def train(**changes):
+        G, D = models.build("tutorial64", **{"size": 16, "nc": 1, "ngf": 8, "ndf": 8, "seed": 1} | changes)
+        batchnorm.recalibrate_batchnorm(G, torch.randn(256, 100, generator=torch.Generator().manual_seed(0)))
+        batchnorm.recalibrate_batchnorm(D, torch.rand(256, *D.description.shape) * 2 - 1)
+        record = {"parameters": {"seed": 1}, "commit": "0123abc"}
+        weights.save_net(tmp_path / "01-abc" / "net.safetensors", G, D, record)
+        return G, D
+
+    return train
+
+
+def test_a_shipped_net_is_the_trained_one_to_half_precision(trained):
+    G, D = trained()
+    path = weights.ship("01-abc", "mine")
+    G_shipped, D_shipped, record = weights.load_net("mine")
+    assert path == weights.find_net("mine")
+    assert record == {"parameters": {"seed": 1}, "commit": "0123abc", "run": "01-abc"}
+    z = torch.randn(64, 100, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        x = G(z)
+        for one, other in ((x, G_shipped(z)), *zip(D.activations(x), D_shipped.activations(x), strict=True)):
+            assert 0 < (one - other).abs().max() < 4e-3 * one.abs().max()  # eleven bits, a few layers deep
+
+
+def test_a_net_of_the_papers_width_can_be_shipped(trained):
+    """The authors' ImageNet net: 128 maps, 11 million weights."""
+    trained()
+    sizes = [sum(p.numel() for p in net.parameters()) for net in models.build("imagenet32")]
+    assert 2 * sum(sizes) < weights.LARGEST == 25 * 2**20
+
+
+def test_what_cannot_be_shipped_leaves_the_old_one(trained, monkeypatch, tmp_path):
+    trained()
+    path = weights.ship("01-abc", "mine")
+    before = path.read_bytes()
+    G, D, _ = weights.load_net("run:01-abc")
+    G.projection.weight.data[0, 0] = 70_000  # float16 ends at 65,504
+    weights.save_net(tmp_path / "01-abc" / "net.safetensors", G, D, {})
+    with pytest.raises(ValueError, match="01-abc: its net holds 70000, more than half precision can"):
+        weights.ship("01-abc", "mine")
+    trained()
+    monkeypatch.setattr(weights, "LARGEST", 1000)
+    with pytest.raises(ValueError, match="01-abc: its net takes .* MiB: ship a narrower one"):
+        weights.ship("01-abc", "mine")
+    assert path.read_bytes() == before
+
+
 def test_find_net(tmp_path, monkeypatch):
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
     with pytest.raises(ValueError, match="unknown net 'imagenet': give one of .*run:ID or a path"):
@@ -117,7 +196,7 @@ def test_find_net(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", sorted(paths.NETS.glob("*.safetensors")), ids=lambda p: p.stem)
 def test_shipped_nets(path):
-    assert path.stat().st_size <= 2 * 2**20
+    assert path.stat().st_size <= weights.LARGEST
     G, D, record = weights.load_net(path)
     assert {"notebook", "parameters", "commit", "minibatches"} <= record.keys()
     with torch.no_grad():

@@ -31,7 +31,7 @@ def settings(**changes):
     return train.Settings(**values | changes)
 
 
-def fit(folder, on_device=train.ON_DEVICE, **changes):
+def fit(folder, on_device=None, **changes):
     return train.fit(NET, settings(**changes), X, folder, GPU, progress=False, on_device=on_device)
 
 
@@ -120,5 +120,8 @@ def test_frechet_distances_are_the_cpus(tmp_path):
         weights.save_net(tmp_path / f"{step}", *models.from_description(NET, step), {"step": step})
     found = {step: tmp_path / f"{step}" for step in (1, 2)}
     extractor = selection.Extractor(AttributeNet(["none"], 16, 1, 8, 0).eval())
-    on_cpu, on_gpu = (selection.frechet_distances(found, X, extractor, 0, device=device) for device in ("cpu", "cuda"))
+    on_cpu, on_gpu = (
+        selection.frechet_distances(found, X, torch.arange(len(X)), extractor, 0, device=device)
+        for device in ("cpu", "cuda")
+    )
     assert on_gpu.to_numpy() == pytest.approx(on_cpu.to_numpy(), rel=1e-2)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lib.gan import cpu_gradients
+from lib.gan import acceleration
 from lib.nets import models
 
 
@@ -16,7 +16,7 @@ def test_gradients_are_autograds(kernel, net):
     z, x = torch.randn(8, 100, generator=generator), torch.randn(8, 3, 32, 32, generator=generator)
     inputs, module = (z, G) if net == "G" else (x, D)
     found = []
-    for context in (torch.enable_grad(), cpu_gradients.MatrixGradients()):
+    for context in (torch.enable_grad(), acceleration.MatrixGradients()):
         module.zero_grad()
         seen = inputs.clone().requires_grad_()
         with torch.autocast("cpu", torch.bfloat16), context:
@@ -31,12 +31,12 @@ def test_gradients_are_autograds(kernel, net):
 
 def test_it_is_taken_where_it_pays_and_only_there(monkeypatch):
     taken = []
-    apply = cpu_gradients._Convolution.apply
+    apply = acceleration._Convolution.apply
     monkeypatch.setattr(
-        cpu_gradients._Convolution, "apply", lambda x, w, *how: [taken.append(tuple(x.shape[1:])), apply(x, w, *how)][1]
+        acceleration._Convolution, "apply", lambda x, w, *how: [taken.append(tuple(x.shape[1:])), apply(x, w, *how)][1]
     )
     G, D = models.build("tutorial64", size=32, ngf=8, ndf=8)
-    with torch.autocast("cpu", torch.bfloat16), cpu_gradients.MatrixGradients():
+    with torch.autocast("cpu", torch.bfloat16), acceleration.MatrixGradients():
         D(G(torch.randn(2, 100)))
         D.requires_grad_(False)
         D(torch.randn(2, 3, 32, 32))
