@@ -68,8 +68,8 @@ keep: setup ## keep a run's record in git: make keep RUN=01_train_gan-0123456789
 ship: setup ## make a run's net one of those that come with the study: make ship RUN=01_train_gan-0123456789 NAME=digits
 	@$(BIN)/python -c "from lib.nets import weights; print(weights.ship('$(RUN)', '$(NAME)'))"
 
-readme: setup ## put the tables of the main number and of all results into README.md
-	@$(BIN)/python -c "from lib.look import verdicts; verdicts.write_readme()"
+readme: setup ## write README.md's tables and figure and results/NUMBERS.md from the records
+	@$(BIN)/python -c "from lib.look import numbers; numbers.write()"
 
 nbdime: setup ## let git compare and merge this clone's notebooks cell by cell
 	@git config diff.jupyternotebook.command "$(abspath $(BIN))/git-nbdiffdriver diff"

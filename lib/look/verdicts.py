@@ -1,96 +1,167 @@
-"""Set our numbers beside the published ones and say which of them reproduced.
+"""Judge each claim of data/claims.yaml by the records of the runs that decide it.
 
-A number that was measured on other data, at another scale, or by another protocol neither confirms nor refutes a
-claim, however close it comes. A batch row says in `departs` how its setting differs; its verdict is then "not
-comparable", and whether the criterion is met is told beside it.
+A replication says how far its evidence reaches: LEVELS, from the strongest. Each training gives one value, which lies
+for the claim where its whole interval meets the criterion, against it where none of the interval does, and is open
+where the interval reaches both. Values all for the claim support it, values all against contradict it, any others are
+mixed; the strongest level that has a value decides, and no weaker one overrules it.
+
+A value does not count where a failure that was made on purpose meets the criterion too, where it has no interval and
+too few trainings stand beside it, or where its interval is of too few draws. A published figure is met within a margin
+on both sides: far above it is another measurement.
 """
 
-from collections.abc import Sequence
-from math import nan
-from statistics import fmean
+import re
+from collections.abc import Mapping
+from math import exp, hypot, log, nan
 
 import pandas as pd
 
-from lib.study import paths
+from lib.look.claims import CRITERION, ENTRY, LEVELS, Claim, Measure, published, runs_of
+from lib.study.chance import interval_of_mean
 
-REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
-NOT_COMPARABLE, NOT_SCORED, NOT_RUN = "not comparable", "not scored", "not run"
-MARGIN = 1.0  # by how much, in the figure's own unit, ours may miss a published figure on either side
-VERDICTS = (REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE, NOT_SCORED, NOT_RUN)
-
-# The probes on CIFAR-10 that answer to the paper's main number, one per training, BATCH/ROW: LINE, and what they are
-# held against, with few and all labels: ids of data/published.csv, or lines of runs here.
-MAIN = ("paper/tinyimagenet32-probe: trained D", "paper/tinyimagenet32-probe-seed1: trained D")
-BARS = {
-    "raw pixels, here": ("cifar10/pixels: raw pixels: few labels", "cifar10/pixels: raw pixels: all labels"),
-    "an untrained D, here": (
-        "real/cifar10-probe-wide-untrained: untrained D: few labels",
-        "real/cifar10-probe-wide-untrained: untrained D: all labels",
-    ),
-    "report 000's best": ("report000.5x5.l2svm.imagenet64.400", "report000.5x5.sgd.imagenet64.all"),
-    "four of six convolutions of the authors' D, here": (
-        "authors/imagenet-probe: trained D: few labels",
-        "authors/imagenet-probe: trained D: all labels",
-    ),
-    "1-layer k-means, here": ("cifar10/kmeans: k-means: few labels", "cifar10/kmeans: k-means: all labels"),
-    "the paper": ("paper.cifar10.dcgan.400", "paper.cifar10.dcgan.all"),
-    "AutoCNN": ("later.cifar10.autocnn.400", "later.cifar10.autocnn.all"),
-}
-LABELS = {"few labels": "400 labels per class", "all labels": "all labels"}
+SUPPORTED, CONTRADICTED, MIXED, NOT_TESTED = VERDICTS = ("supported", "contradicted", "mixed", "not tested")
+FOR, AGAINST, OPEN = "for", "against", "open"
+LEAST_TRAININGS = 3  # of values without an interval
+LEAST_DRAWS = 5  # of an interval over draws of labels
+DAMAGE = 5.0  # points that a JPEG copy of CIFAR-10 may cost a figure; others report up to 3.3
+OLDER, DAMAGED = "†", "‡"  # marks of a number: made by older code; measured on the JPEG copy of CIFAR-10
+VALUES = ["claim", "metric", "unit", "criterion", "level", "run", "value", "low", "high", "side", "why", "marks"]
 
 
-def published() -> pd.DataFrame:
-    """Return data/published.csv: what the paper and the reports state, one row per figure or claim."""
-    return pd.read_csv(paths.PUBLISHED, dtype={"criterion": str, "protocol": str}, keep_default_na=True)
+def measure_all(claims: Mapping[str, Claim], table: pd.DataFrame) -> pd.DataFrame:
+    """Return every value that decides a claim, one per training: columns VALUES.
 
-
-def compare(table: pd.DataFrame, claims: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return one row per published figure and run that stands beside it, with holds and verdict.
-
-    table: as `results.table` returns it. Columns id, source, claim, metric, published, ours, low, high, run_data,
-    holds, verdict, why, batch, row.
+    table: as `runs.table` returns it. What it lacks is left out. value of a figure: the difference from it.
     """
-    claims = published() if claims is None else claims
-    ours = table[table["published"].fillna("") != ""].rename(
-        columns={"value": "ours", "published": "id", "data": "run_data"}
-    )
-    joined = claims.rename(columns={"value": "published"}).merge(ours, on="id", how="left")
-    judged = joined.apply(_judge, axis=1, result_type="expand").set_axis(["holds", "verdict", "why"], axis=1)
-    columns = ["id", "source", "claim", "metric", "published", "ours", "low", "high", "run_data"]
-    return pd.concat([joined[columns], judged, joined[["batch", "row"]]], axis=1)
+    numbers = {
+        key: line for key, line in zip(zip(runs_of(table), table["metric"], strict=True), _lines(table), strict=True)
+    }
+    figures = published()["value"]
+    lines = []
+    for claim in claims.values():
+        for measure in claim.measures:
+            target = figures[measure.published] if measure.published else 0.0
+            for level, entries in measure.rows.items():
+                known = {"claim": claim.id, "metric": measure.metric, "unit": measure.unit, "level": level}
+                values = _pool([value for entry in entries if (value := _value(entry, measure, numbers, target))])
+                alone = sum(pd.isna(value["low"]) for value in values) < LEAST_TRAININGS or claim.kind == "figure"
+                for value in values:
+                    side, why = judge_value(value, measure, level, alone)
+                    lines.append(known | value | {"criterion": measure.criterion, "side": side, "why": why})
+    return pd.DataFrame(lines, columns=VALUES)
 
 
-def holds(criterion: str, published: float, plus_minus: float, low: float, high: float) -> bool:
-    """Tell whether our interval [low, high] meets a criterion: `at least` or `at most`, and a bound of its own.
+def _lines(table: pd.DataFrame) -> list[dict]:
+    return table.assign(marks=marks_of(table)).to_dict("records")
 
-    A bound is set by the claim itself: the whole interval has to lie on its right side. A published figure is met
-    where the whole interval lies within MARGIN of it, or within its own uncertainty where that is more, on both sides:
-    a figure far above it is another measurement, and few draws, whose interval is wide, decide nothing.
+
+def marks_of(table: pd.DataFrame) -> list[str]:
+    """Return each line's marks, OLDER and DAMAGED. A table without a column `code` is of older code."""
+    older = table["code"].ne("current") if "code" in table else pd.Series(True, table.index)
+    damaged = table["data"].fillna("").str.contains("cifar10.tar.gz", regex=False)
+    damaged |= table["departs"].fillna("").str.contains("JPEG copy")
+    return [OLDER * a + DAMAGED * b for a, b in zip(older, damaged, strict=True)]
+
+
+def _value(entry: str, measure: Measure, numbers: Mapping, target: float) -> dict | None:
+    """Return the value of BATCH/ROW, or of two of them, as it stands in the records; None where one is not there."""
+    first, how, second = ENTRY.fullmatch(entry).groups()
+    a, b = numbers.get((first, measure.metric)), numbers.get((second, measure.against or measure.metric))
+    if a is None or (second and b is None):
+        return None
+    planted = numbers.get((first, measure.planted))
+    known = {"run": entry, "planted": planted and planted["value"], "how": how or "", "marks": a["marks"]}
+    (value, low, high) = _interval(a)
+    if how == "over":
+        return known | {"value": value / _interval(b)[0], "low": nan, "high": nan}
+    if how == "minus":  # as if independent: too wide where both share images or draws
+        other = _interval(b)
+        value, low, high = (
+            value - other[0],
+            value - other[0] - hypot(value - low, other[2] - other[0]),
+            value - other[0] + hypot(high - value, other[0] - other[1]),
+        )
+        known["marks"] = "".join(sorted(set(a["marks"] + b["marks"])))
+    return known | {"value": value - target, "low": low - target, "high": high - target}
+
+
+def _interval(line: Mapping) -> tuple[float, float, float]:
+    """Return value, low and high; no interval where it is of too few draws."""
+    draws = re.search(r"(\d+) draws", str(line["note"]))
+    if draws and int(draws[1]) < LEAST_DRAWS:
+        return line["value"], nan, nan
+    return line["value"], line["low"], line["high"]
+
+
+def _pool(values: list[dict]) -> list[dict]:
+    """Make one value of the comparisons without intervals: their mean over trainings, and its interval."""
+    bare = [value for value in values if value["how"] and pd.isna(value["low"])]
+    if len(bare) < LEAST_TRAININGS:
+        return values
+    there, back = (log, exp) if bare[0]["how"] == "over" else (float, float)
+    mean, low, high = map(back, interval_of_mean([there(value["value"]) for value in bare]))
+    pooled = bare[0] | {"run": "; ".join(value["run"] for value in bare), "value": mean, "low": low, "high": high}
+    return [value for value in values if value not in bare] + [pooled]
+
+
+def judge_value(value: Mapping, measure: Measure, level: str, alone: bool) -> tuple[str, str]:
+    """Return on which side of the criterion a value lies, or "" and the reason why it does not count.
+
+    alone: no interval, and too few trainings beside it.
     """
-    way, bound = criterion[: len("at least")].strip(), criterion[len("at least") :].strip()
-    if bound:
-        return low >= float(bound) if way == "at least" else high <= float(bound)
-    margin = MARGIN if pd.isna(plus_minus) else max(MARGIN, plus_minus)
-    return published - margin <= low and high <= published + margin
+    if value["planted"] is not None and side(value["planted"], nan, nan, measure.criterion) == FOR:
+        return "", "a planted failure meets the criterion too"
+    if pd.isna(value["low"]) and (alone or value["how"]):
+        return "", "no interval, or one of too few draws or trainings"
+    found = side(value["value"], value["low"], value["high"], measure.criterion)
+    if found == AGAINST and value["value"] < 0:
+        if level == measure.bound:
+            return OPEN, "a lower bound"
+        if measure.published and DAMAGED in value["marks"] and value["value"] > -DAMAGE:
+            return OPEN, "the JPEG copy may cost as much"
+    return found, ""
 
 
-def _judge(row: pd.Series) -> tuple[bool | None, str, str]:
-    """Return holds, verdict and the reason for one joined row."""
-    if pd.isna(row["ours"]):
-        return None, NOT_RUN, "no row of the table stands beside it"
-    if pd.isna(row["criterion"]):
-        return None, NOT_SCORED, "shown, no number decides it"
-    if pd.notna(row["published"]) and pd.isna(row["low"]):
-        return None, NOT_SCORED, "a single number without an interval decides nothing"
-    low, high = (row["ours"] if pd.isna(row[side]) else row[side] for side in ("low", "high"))
-    met = bool(holds(row["criterion"], row["published"], row["plus_minus"], low, high))
-    departs = row["departs"] if isinstance(row["departs"], str) else ""
-    if departs:
-        return met, NOT_COMPARABLE, departs
-    return met, REPRODUCED if met else NOT_REPRODUCED, row["criterion"]
+def side(value: float, low: float, high: float, criterion: str) -> str:
+    """Return on which side of a criterion the interval [low, high] lies: FOR, AGAINST or OPEN; without one, value."""
+    way, bound = CRITERION.fullmatch(criterion).groups()
+    bound = float(bound)
+    low, high = (value if pd.isna(end) else end for end in (low, high))
+    if way == "within":
+        met, missed = -bound <= low and high <= bound, high < -bound or low > bound
+    elif way in ("above", "at least"):
+        met, missed = (low > bound, high <= bound) if way == "above" else (low >= bound, high < bound)
+    else:
+        met, missed = (high < bound, low >= bound) if way == "below" else (high <= bound, low > bound)
+    return FOR if met else AGAINST if missed else OPEN
 
 
-def over_seeds(table: pd.DataFrame, batch: str, metrics: Sequence[str]) -> pd.DataFrame:
+def verdict_of(sides: list[str]) -> str:
+    """Return the verdict of the values of one level by their sides; "" is one that does not count."""
+    counted = {side for side in sides if side}
+    if not counted:
+        return NOT_TESTED
+    return {frozenset({FOR}): SUPPORTED, frozenset({AGAINST}): CONTRADICTED}.get(frozenset(counted), MIXED)
+
+
+def judge(claims: Mapping[str, Claim], values: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per claim: verdict, the level that it rests on ("" for none), and why it is not tested.
+
+    values: as `measure_all` returns them. Columns claim, verdict, level, why; and each level's own verdict.
+    """
+    lines = []
+    for claim in claims.values():
+        own = values[values["claim"] == claim.id]
+        by_level = {level: verdict_of(own.loc[own["level"] == level, "side"].tolist()) for level in LEVELS}
+        level = next((level for level, verdict in by_level.items() if verdict != NOT_TESTED), "")
+        why = "" if level else claim.untested or "; ".join(sorted(set(own["why"]))) or "no record"
+        lines.append(
+            {"claim": claim.id, "verdict": by_level.get(level, NOT_TESTED), "level": level, "why": why} | by_level
+        )
+    return pd.DataFrame(lines).set_index("claim", drop=False)
+
+
+def over_seeds(table: pd.DataFrame, batch: str, metrics: list[str]) -> pd.DataFrame:
     """Return each setting of a batch over its seeds as "mean (least to largest)": settings by metrics.
 
     One seed has no range, and what was not measured is empty. A setting's rows are named SETTING-SEED, or
@@ -103,79 +174,3 @@ def over_seeds(table: pd.DataFrame, batch: str, metrics: Sequence[str]) -> pd.Da
     seeds = spread["size"].groupby("setting").max().rename("seeds")
     shown = pd.Series(told, spread.index, dtype=object).unstack("metric").reindex(columns=list(metrics)).fillna("")
     return pd.concat([seeds, shown], axis=1)
-
-
-def shortfall(table: pd.DataFrame) -> pd.DataFrame:
-    """Return by how many points MAIN misses each of BARS: columns bar, labels, accuracy, ours, short by.
-
-    table: as `results.table` returns it; what it lacks is NaN. ours: the mean over MAIN's trainings.
-    """
-    figures = _figures(table)
-    lines = [
-        (bar, labels, figures.get(place, nan), fmean(figures.get(f"{line}: {labels}", nan) for line in MAIN))
-        for bar, places in BARS.items()
-        for labels, place in zip(LABELS, places, strict=True)
-    ]
-    bars = pd.DataFrame(lines, columns=["bar", "labels", "accuracy", "ours"])
-    return bars.assign(**{"short by": bars["accuracy"] - bars["ours"]})
-
-
-def _figures(table: pd.DataFrame) -> dict[str, float]:
-    """Return what is published by its id, and what was measured by BATCH/ROW: METRIC."""
-    measured = table.set_index(table["batch"] + "/" + table["row"] + ": " + table["metric"])["value"]
-    return pd.concat([published().set_index("id")["value"], measured]).to_dict()
-
-
-def bars_to_markdown(table: pd.DataFrame) -> str:
-    """Return the README's table of the main number: MAIN's accuracies and its bars' among them, from the least."""
-    accuracies, figures = shortfall(table).pivot(index="bar", columns="labels", values="accuracy"), _figures(table)
-    for line in MAIN:
-        own = {labels: figures.get(f"{line}: {labels}", nan) for labels in LABELS}
-        accuracies.loc[f"**this study's D** (`{line.partition(':')[0]}`)"] = own
-    shown = accuracies.sort_values("few labels").rename(columns=LABELS)[list(LABELS.values())]
-    return shown.rename_axis("CIFAR-10, % correct").to_markdown(floatfmt=".1f")
-
-
-def to_markdown(table: pd.DataFrame, small: Sequence[str] = ("quick", "smoke", "ablation", "precision")) -> str:
-    """Return the README's table: one line per published figure or claim, and run beside it; and how the runs depart.
-
-    small: batches on embedded data, which say nothing of the published figures and are left out.
-    """
-    judged = compare(table[~table["batch"].isin(small)])
-    judged = judged[judged["ours"].notna()].sort_values("id", kind="stable")
-    run = judged["batch"] + "/" + judged["row"]
-    lines = pd.DataFrame(
-        {
-            "claim": judged["claim"] + " (" + judged["source"].str.replace(r" \(.*", "", regex=True) + ")",
-            "measure": judged["metric"],
-            "published": [_figure(value) for value in judged["published"]],
-            "ours": [_figure(*row) for row in judged[["ours", "low", "high"]].itertuples(index=False)],
-            "meets": judged["holds"].map({True: "yes", False: "no"}).fillna("—"),
-            "verdict": judged["verdict"],
-            "run": run,
-        }
-    )
-    departures = judged.loc[judged["verdict"] == NOT_COMPARABLE, "why"].groupby(run).first()
-    why = [f"- `{name}`: {departs}" for name, departs in departures.items()]
-    return "\n".join([lines.to_markdown(index=False, disable_numparse=True), "", "Not comparable, because:", "", *why])
-
-
-TABLES = {"main number": bars_to_markdown, "results": to_markdown}  # by their marks in README.md
-
-
-def write_readme() -> None:
-    """Put the tables of results/table.csv between README.md's marks."""
-    readme, table = paths.ROOT / "README.md", pd.read_csv(paths.TABLE)
-    text = readme.read_text()
-    for name, to_text in TABLES.items():
-        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        before, _, rest = text.partition(start)
-        text = f"{before}{start}\n{to_text(table)}\n{end}{rest.partition(end)[2]}"
-    readme.write_text(text)
-
-
-def _figure(value: float, low: float = float("nan"), high: float = float("nan")) -> str:
-    """Write a number, and its interval where it has one."""
-    if pd.isna(value):
-        return ""
-    return f"{value:.4g}" + ("" if pd.isna(low) else f" ({low:.4g} to {high:.4g})")

@@ -1,147 +1,188 @@
-"""Verdicts by rule, on a table and claims written out."""
+"""The rule that turns rows into verdicts, on tables written out by hand."""
+
+from math import nan
 
 import pandas as pd
 import pytest
 
 from lib.look import verdicts
-from lib.study import paths
+from lib.look.claims import Claim, Measure
 from lib.study.runs import COLUMNS
 
-CLAIMS = pd.DataFrame(
-    [
-        ("a.figure", "paper", "an accuracy", 80.0, 0.5, "at least"),
-        ("a.rough.figure", "paper", "an accuracy", 80.0, 2.0, "at least"),
-        ("an.error", "paper", "an error", 20.0, None, "at most"),
-        ("a.bound", "paper", "a walk", None, None, "at most 4"),
-        ("a.picture", "paper", "a figure", None, None, None),
-        ("unrun", "report", "an accuracy", 50.0, None, "at least"),
-    ],
-    columns=["id", "source", "claim", "value", "plus_minus", "criterion"],
-)
+
+def line(run, value, low=nan, high=nan, metric="m", note="", data="d", departs=""):
+    batch, _, row = run.partition("/")
+    known = dict(batch=batch, row=row, metric=metric, value=value, low=low, high=high, note=note, data=data)
+    return dict.fromkeys(COLUMNS) | known | {"departs": departs}
 
 
-def table(**columns):
-    line = dict.fromkeys(COLUMNS) | {"batch": "b", "row": "r", "data": "d", "departs": ""} | columns
-    return pd.DataFrame([line])
+def judge(lines, *measures, kind="statement", untested=""):
+    """The verdict of one claim, its level, and the sides of its values."""
+    claim = Claim("a", "words", "source", "1", kind, "05", "so", "it", untested, list(measures))
+    values = verdicts.measure_all({"a": claim}, pd.DataFrame(lines))
+    (found,) = verdicts.judge({"a": claim}, values).itertuples()
+    return found.verdict, found.level, values["side"].tolist()
 
 
-def verdict(**columns):
-    judged = verdicts.compare(table(**columns), CLAIMS).set_index("id").loc[columns["published"]]
-    return judged["holds"], judged["verdict"]
+def above(rows, **fields):
+    return Measure("m", "above 0", "points", rows, **fields)
 
 
 @pytest.mark.parametrize(
-    ("published", "low", "high", "holds"),
+    ("criterion", "low", "high", "side"),
     [
-        ("a.figure", 79.0, 81.0, True),  # within a point of 80 on both sides
-        ("a.figure", 78.9, 79.6, False),
-        ("a.figure", 80.4, 81.1, False),
-        ("a.figure", 85.0, 86.0, False),  # far above is another measurement
-        ("a.figure", 48.3, 91.7, False),  # two draws, 60 and 80: their interval reaches everything
-        ("a.rough.figure", 78.0, 82.0, True),  # within its own +-2
-        ("a.rough.figure", 77.9, 82.0, False),
-        ("an.error", 19.0, 21.0, True),
-        ("an.error", 18.0, 19.0, False),
-        ("a.bound", 2.0, 3.9, True),
-        ("a.bound", 3.0, 4.1, False),  # a bound of ours: the whole interval has to lie below
+        ("above 1", 1.1, 2.0, "for"),
+        ("above 1", 1.0, 2.0, "open"),  # intervals that touch the bound have not passed it
+        ("above 1", 0.5, 2.0, "open"),
+        ("above 1", 0.5, 1.0, "against"),
+        ("at least 1", 1.0, 2.0, "for"),
+        ("at least 1", 0.5, 1.0, "open"),
+        ("at least 1", 0.5, 0.9, "against"),
+        ("below -1", -3.0, -1.1, "for"),
+        ("below -1", -3.0, -1.0, "open"),
+        ("below -1", -1.0, 2.0, "against"),
+        ("at most 4", 2.0, 4.0, "for"),
+        ("at most 4", 3.0, 4.1, "open"),
+        ("at most 4", 4.1, 5.0, "against"),
+        ("within 1", -1.0, 1.0, "for"),
+        ("within 1", -1.1, 0.0, "open"),
+        ("within 1", 0.0, 1.1, "open"),
+        ("within 1", 1.1, 2.0, "against"),  # far above is another measurement
+        ("within 1", -9.0, -1.1, "against"),
     ],
 )
-def test_criteria(published, low, high, holds):
-    ours = dict(published=published, value=(low + high) / 2, low=low, high=high)
-    assert verdict(**ours) == (holds, "reproduced" if holds else "not reproduced")
-    assert verdict(**ours, departs="drawn faces") == (holds, "not comparable")
+def test_sides(criterion, low, high, side):
+    assert verdicts.side((low + high) / 2, low, high, criterion) == side
 
 
-def test_a_figure_is_not_met_by_one_number_without_an_interval():
-    holds, given = verdict(published="a.figure", value=80.0)
-    assert pd.isna(holds) and given == "not scored"
-    assert verdict(published="a.bound", value=3.0) == (True, "reproduced"), "a bound of ours takes it as it is"
+@pytest.mark.parametrize(
+    ("sides", "verdict"),
+    [
+        (["for", "for"], "supported"),
+        (["against"], "contradicted"),
+        (["for", "against"], "mixed"),  # seeds that differ
+        (["for", "open"], "mixed"),
+        (["open"], "mixed"),
+        (["for", ""], "supported"),
+        ([""], "not tested"),
+        ([], "not tested"),
+    ],
+)
+def test_verdicts(sides, verdict):
+    assert verdicts.verdict_of(sides) == verdict
 
 
-def test_pictures_and_what_was_not_run():
-    holds, given = verdict(published="a.picture", value=0.5)
-    assert pd.isna(holds) and given == "not scored"
-    judged = verdicts.compare(table(published="a.picture", value=0.5), CLAIMS).set_index("id")
-    assert judged.loc["unrun", "verdict"] == "not run"
-    assert set(judged["verdict"]) <= set(verdicts.VERDICTS)
+def test_a_weak_level_does_not_overrule_a_strong_one():
+    lines = [line("b/real", -2, -3, -1), line("b/toy1", 2, 1, 3), line("b/toy2", 2, 1, 3)]
+    measure = above({"conceptual": ["b/real"], "toy": ["b/toy1", "b/toy2"]})
+    assert judge(lines, measure) == ("contradicted", "conceptual", ["against", "for", "for"])
+    assert judge(lines[1:], measure) == ("supported", "toy", ["for", "for"])
+    direct = above({"direct": ["b/toy1"], "authors": ["b/real"]})
+    assert judge(lines, direct)[:2] == ("supported", "direct")
+
+
+def test_two_seeds_that_differ_are_mixed():
+    lines = [line("b/s0", 1.5, 0.9, 2.1), line("b/s1", -0.3, -0.9, 0.3)]
+    assert judge(lines, above({"toy": ["b/s0", "b/s1"]}))[0] == "mixed"
+
+
+def test_a_difference_has_the_interval_of_both():
+    """5 (4 to 6) minus 2 (2 to 2.75): 3, from 3 - 1.25 to 3 + 1, as 1 and 0.75 give 1.25."""
+    lines = [line("b/x", 5, 4, 6), line("b/y", 2, 2, 2.75, metric="n")]
+    claim = Claim("a", "", "", "", "statement", "", measures=[above({"toy": ["b/x minus b/y"]}, against="n")])
+    (value,) = verdicts.measure_all({"a": claim}, pd.DataFrame(lines)).itertuples()
+    assert (value.value, value.low, value.high) == (3, 1.75, 4)
+
+
+def test_ratios_over_seeds_are_one_value_with_an_interval():
+    """Ratios 2, 4 and 8: their geometric mean is 4, and Student's interval of log2 is 2 -+ 4.3027 / sqrt(3)."""
+    lines = [line(f"b/{name}{i}", value) for name, values in {"x": (2, 8, 24), "y": (1, 2, 3)}.items()
+             for i, value in enumerate(values)]  # fmt: skip
+    measure = Measure("m", "above 1", "times", {"toy": [f"b/x{i} over b/y{i}" for i in range(3)]})
+    claim = Claim("a", "", "", "", "statement", "", measures=[measure])
+    (value,) = verdicts.measure_all({"a": claim}, pd.DataFrame(lines)).itertuples()
+    assert value.value == pytest.approx(4)
+    assert (value.low, value.high) == pytest.approx((2 ** (2 - 2.48413), 2 ** (2 + 2.48413)), rel=1e-4)
+    assert value.side == "open", "three seeds on one side are not enough where they scatter"
+    two = Measure("m", "above 1", "times", {"toy": ["b/x0 over b/y0", "b/x1 over b/y1"]})
+    assert judge(lines, two) == ("not tested", "", ["", ""])
+
+
+def test_bare_counts_need_three_trainings():
+    lines = [line(f"b/s{i}", value) for i, value in enumerate((0, 0, 1))]
+    measure = Measure("m", "at most 0", "signs", {"toy": ["b/s0", "b/s1", "b/s2"]})
+    assert judge(lines, measure) == ("mixed", "toy", ["for", "for", "against"])
+    assert judge(lines[:2], measure) == ("not tested", "", ["", ""])
+
+
+def test_what_a_planted_failure_meets_too_does_not_count():
+    lines = [line("b/s", 2, 1, 3), line("b/s", 5, metric="planted")]
+    measure = above({"toy": ["b/s"]}, planted="planted")
+    assert judge(lines, measure) == ("not tested", "", [""])
+    assert judge([lines[0], line("b/s", -1, metric="planted")], measure) == ("supported", "toy", ["for"])
+
+
+FIGURE = Measure("m", "within 1", "points", {"conceptual": ["b/s"]}, published="paper.cifar10.dcgan.all")
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "verdict"),
+    [
+        (82.8, 82.0, 83.6, "supported"),
+        (90.0, 89.0, 91.0, "contradicted"),
+        (82.8, 60.0, 99.0, "mixed"),  # few draws, whose interval reaches everything, reproduce nothing
+        (82.8, nan, nan, "not tested"),
+        (70.0, 69.0, 71.0, "contradicted"),
+    ],
+)
+def test_a_figure_is_met_on_both_sides(value, low, high, verdict):
+    assert judge([line("b/s", value, low, high)], FIGURE, kind="figure")[0] == verdict
+
+
+def test_two_equal_draws_reproduce_nothing():
+    lines = [line("b/s", 82.8, 82.8, 82.8, note="L2-SVM; 2 draws of 400 per class")]
+    assert judge(lines, FIGURE, kind="figure")[0] == "not tested"
+    assert judge([lines[0] | {"note": "5 draws of 400"}], FIGURE, kind="figure")[0] == "supported"
+
+
+def test_a_lower_bound_cannot_contradict_a_figure():
+    bound = Measure("m", "within 1", "", {"authors": ["b/s"]}, published="paper.cifar10.dcgan.all", bound="authors")
+    assert judge([line("b/s", 70, 69, 71)], bound, kind="figure") == ("mixed", "authors", ["open"])
+    assert judge([line("b/s", 90, 89, 91)], bound, kind="figure")[0] == "contradicted"
+
+
+@pytest.mark.parametrize(("value", "verdict"), [(78.8, "mixed"), (76.8, "contradicted"), (90.0, "contradicted")])
+def test_the_jpeg_copy_may_cost_a_figure_some_points(value, verdict):
+    lines = [line("b/s", value, value - 0.1, value + 0.1, data="tar:cifar10.tar.gz")]
+    assert judge(lines, FIGURE, kind="figure")[0] == verdict
+
+
+def test_marks():
+    table = pd.DataFrame([
+        line("b/s", 1) | {"code": "current"},
+        line("b/s", 1, data="tar:cifar10.tar.gz") | {"code": "older"},
+        line("b/s", 1, departs="a net of a JPEG copy of CIFAR-10") | {"code": "current"},
+        line("b/s", 1, data="tar:cifar10-exact-*.tar.gz") | {"code": "current"},
+    ])  # fmt: skip
+    assert verdicts.marks_of(table) == ["", "†‡", "‡", ""]
+    assert verdicts.marks_of(table.drop(columns="code")) == ["†", "†‡", "†‡", "†"], "not known: older"
+
+
+def test_untested_says_why():
+    claim = Claim("a", "", "", "", "statement", "", untested="no images")
+    (found,) = verdicts.judge(
+        {"a": claim}, verdicts.measure_all({"a": claim}, pd.DataFrame([line("b/s", 1)]))
+    ).itertuples()
+    assert (found.verdict, found.level, found.why) == ("not tested", "", "no images")
 
 
 def test_settings_over_their_seeds():
     rows = [("paper-0", "swing", 0.1), ("paper-1", "swing", 0.3), ("paper-1", "other", 9), ("no-bn-0", "swing", 0.5)]
-    lines = [table(batch="ablation", row=row, metric=metric, value=value) for row, metric, value in rows]
-    lines += [
-        table(batch="b", row="paper-2", metric="swing", value=7),
-        table(batch="ablation", row="x-0-probe", metric="D", value=1),
-    ]
-    spread = verdicts.over_seeds(pd.concat(lines), "ablation", ["swing", "D"])
+    lines = [line(f"ablation/{row}", value, metric=metric) for row, metric, value in rows]
+    lines += [line("b/paper-2", 7, metric="swing"), line("ablation/x-0-probe", 1, metric="D")]
+    table = pd.DataFrame(lines)
+    spread = verdicts.over_seeds(table, "ablation", ["swing", "D"])
     assert spread["seeds"].to_dict() == {"no-bn": 1, "paper": 2, "x": 1}
     assert spread.loc["paper", "swing"] == "0.20 (0.10 to 0.30)" and spread.loc["x", "D"] == "1.00"
     assert spread.loc["x", "swing"] == ""
-    assert verdicts.over_seeds(pd.concat(lines), "unknown", ["swing"]).empty
-
-
-def lines_of(measured):
-    """A table of probes: BATCH, ROW: line of the probe, accuracies with few and with all labels."""
-    return pd.concat(
-        [
-            table(batch=batch, row=row, metric=f"{line}: {labels} labels", value=value)
-            for (batch, row), (line, *values) in measured.items()
-            for labels, value in zip(("few", "all"), values, strict=False)
-        ]
-    )
-
-
-def test_the_shortfall_of_the_trainings_mean_from_each_bar():
-    measured = {
-        ("paper", "tinyimagenet32-probe"): ("trained D", 61.0, 71.0),
-        ("paper", "tinyimagenet32-probe-seed1"): ("trained D", 62.0, 71.5),
-        ("cifar10", "kmeans"): ("k-means", 61.0),
-    }
-    short = verdicts.shortfall(lines_of(measured)).set_index(["bar", "labels"])["short by"]
-    assert short["the paper", "few labels"] == pytest.approx(73.8 - 61.5)
-    assert short["report 000's best", "all labels"] == pytest.approx(68.04 - 71.25)
-    assert short["1-layer k-means, here", "few labels"] == -0.5
-    assert pd.isna(short["1-layer k-means, here", "all labels"]), "not run"
-    one = verdicts.shortfall(lines_of(dict(list(measured.items())[:1])))
-    assert one["ours"].isna().all(), "a mean over all trainings, or none"
-
-
-def test_the_main_number_stands_among_its_bars_from_the_least():
-    measured = {
-        ("paper", "tinyimagenet32-probe"): ("trained D", 61.5, 71.04),
-        ("paper", "tinyimagenet32-probe-seed1"): ("trained D", 62.5, 71.0),
-        ("cifar10", "kmeans"): ("k-means", 62.0, 60.0),
-    }
-    shown = verdicts.bars_to_markdown(lines_of(measured)).splitlines()
-    head, _, *cells = ([cell.strip() for cell in line.strip("|").split("|")] for line in shown)
-    assert head[1:] == ["400 labels per class", "all labels"]
-    assert cells[0] == ["**this study's D** (`paper/tinyimagenet32-probe`)", "61.5", "71.0"]
-    assert cells[1] == ["1-layer k-means, here", "62.0", "60.0"]
-    assert cells[2] == ["**this study's D** (`paper/tinyimagenet32-probe-seed1`)", "62.5", "71.0"]
-    assert cells[3:5] == [["report 000's best", "63.1", "68.0"], ["the paper", "73.8", "82.8"]]
-
-
-def test_every_bar_stands_in_the_table():
-    assert verdicts.shortfall(pd.read_csv(paths.TABLE)).notna().all(axis=None)
-
-
-def test_the_published_figures():
-    claims = verdicts.published().set_index("id")
-    assert claims.index.is_unique
-    assert claims.loc["paper.cifar10.dcgan.all", "value"] == 82.8
-    assert tuple(claims.loc["paper.cifar10.dcgan.400", ["value", "plus_minus"]]) == (73.8, 0.4)
-    assert claims.loc["report000.5x5.sgd.imagenet64.all", "value"] == 68.04
-    assert claims["criterion"].dropna().str.match(r"at (least|most)( -?[0-9.]+)?$").all()
-    assert claims.loc[claims["mark"] == "?", "value"].isna().all(), "what is not verified is not printed"
-
-
-@pytest.mark.parametrize("name", verdicts.TABLES)
-def test_the_readme_shows_the_tables(name):
-    """`make readme` writes them; a README that says something else than results/table.csv is a lie."""
-    text = (paths.ROOT / "README.md").read_text()
-    shown = text.partition(f"<!-- {name} -->\n")[2].partition(f"\n<!-- /{name} -->")[0]
-    assert shown == verdicts.TABLES[name](pd.read_csv(paths.TABLE))
-
-
-def test_published_figures_have_one_line_each():
-    assert verdicts.published()["id"].is_unique
+    assert verdicts.over_seeds(table, "unknown", ["swing"]).empty

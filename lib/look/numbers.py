@@ -1,0 +1,213 @@
+"""Write what the study found from its records: README.md's tables and figure, and results/NUMBERS.md.
+
+Everything here comes from results/table.csv, data/claims.yaml and data/published.csv; a test compares what stands in
+git with what these give, so that no number is typed.
+"""
+
+from collections.abc import Sequence
+from math import nan
+
+import pandas as pd
+
+from lib.look import claims, headline, verdicts
+from lib.look.headline import LABELS
+from lib.study import paths
+
+README, NUMBERS = paths.ROOT / "README.md", paths.ROOT / "results" / "NUMBERS.md"
+TITLES = {"direct": "direct", "authors": "authors' net", "conceptual": "conceptual", "toy": "toy", "": ""}
+
+# Settings over their seeds, by batch: title, batch, metrics.
+SEEDS = [
+    ("One choice of the paper departed from at a time, on digits", "ablation",
+     ["variety of samples / of real images", "swing of D(x), last half", "signs of failure",
+      "Fréchet distance to held-out images", "Fréchet distance, last / chosen snapshot"]),
+    ("What the probe owes to images, snapshot and statistics, nets of 32 maps", "causes",
+     ["trained D: few labels", "trained D: all labels", "untrained D: few labels", "untrained D: all labels"]),
+    ("One training in two precisions, on digits", "precision",
+     ["trained D: few labels", "trained D: all labels", "Fréchet distance to held-out images"]),
+]  # fmt: skip
+
+
+def write() -> None:
+    """Write README.md's generated parts, its figure and results/NUMBERS.md."""
+    table = read_table()
+    README.write_text(fill(README.read_text(), table))
+    paths.write_atomically(NUMBERS, to_markdown(table).encode())
+    headline.write(table)
+
+
+def read_table() -> pd.DataFrame:
+    """Return results/table.csv, the table of the runs that git keeps."""
+    return pd.read_csv(paths.TABLE)
+
+
+def fill(text: str, table: pd.DataFrame) -> str:
+    """Return README's text with each part between its marks, `<!-- NAME -->` and `<!-- /NAME -->`, written anew."""
+    for name, to_text in PARTS.items():
+        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        before, found, rest = text.partition(start)
+        if not found or end not in rest:
+            raise ValueError(f"README.md has no marks {start} and {end}")
+        text = f"{before}{start}\n{to_text(table)}\n{end}{rest.partition(end)[2]}"
+    return text
+
+
+def main_number(table: pd.DataFrame) -> str:
+    """Return Table 1 on CIFAR-10 as a table of README."""
+    lines = headline.lines(table)
+    cells = [[line["who"], *(_cell(line, label) for label in LABELS), line["images"]] for _, line in lines.iterrows()]
+    return grid(["CIFAR-10, % correct", *LABELS.values(), "images"], cells)
+
+
+def _cell(line: pd.Series, label: str) -> str:
+    return "" if pd.isna(line[label]) else f"{line[label]:.1f}{line['marks']}"
+
+
+def claims_table(table: pd.DataFrame) -> str:
+    """Return README's table of the claims that were tested: verdict, level of evidence and one number."""
+    known, values, judged = judge(table)
+    cells = []
+    for line in judged[judged["level"] != ""].itertuples():
+        claim = known[line.claim]
+        notebook = f"[{claim.notebook[:2]}](notebooks/{claim.notebook}.ipynb)"
+        linked = f"[{line.verdict}](results/NUMBERS.md#{claim.id})"
+        cells.append([claim.words, linked, TITLES[line.level], number_of(values, line.claim, line.level), notebook])
+    return grid(["claim", "verdict", "evidence", "the number", ""], cells)
+
+
+def untested_list(table: pd.DataFrame) -> str:
+    """Return README's list of the claims that were not tested, and why."""
+    known, _, judged = judge(table)
+    untested = judged[judged["level"] == ""].itertuples()
+    return "\n".join(f"- *{known[line.claim].words}.* {line.why}" for line in untested)
+
+
+def judge(table: pd.DataFrame) -> tuple[dict[str, claims.Claim], pd.DataFrame, pd.DataFrame]:
+    """Return the claims, the values that decide them and their verdicts, from the records of a table."""
+    known = claims.load()
+    values = verdicts.measure_all(known, table)
+    return known, values, verdicts.judge(known, values)
+
+
+def number_of(values: pd.DataFrame, claim: str, level: str) -> str:
+    """Return the one number of a claim: its first measure's value with its interval, or the mean over trainings."""
+    own = values[(values["claim"] == claim) & (values["level"] == level) & (values["side"] != "")]
+    first = own[(own["metric"] == own["metric"].iloc[0]) & (own["unit"] == own["unit"].iloc[0])]
+    marks = "".join(sorted(set("".join(first["marks"]))))
+    unit = first["unit"].iloc[0]
+    if len(first) == 1:
+        (line,) = first.itertuples()
+        return f"{number(line.value, line.low, line.high)}{marks} {unit}"
+    spread = first["value"]
+    reach = f"{_short(spread.min())} to {_short(spread.max())}, {len(spread)} trainings"
+    return f"{_short(spread.mean())} ({reach}){marks} {unit}"
+
+
+def number(value: float, low: float = nan, high: float = nan) -> str:
+    """Write a number, and its interval where it has one."""
+    return _short(value) + ("" if pd.isna(low) else f" ({_short(low)} to {_short(high)})")
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def grid(head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown without padding: a long cell does not widen every line."""
+    lines = [head, ["---"] * len(head), *cells]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "/") for cell in line) + " |" for line in lines)
+
+
+PARTS = {"main number": main_number, "claims": claims_table, "not tested": untested_list}  # by their marks in README.md
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """Return results/NUMBERS.md: every number by claim, with what each run departs in."""
+    known, values, judged = judge(table)
+    claims.check_records(known, table)
+    parts = {
+        "Table 1 on CIFAR-10": main_number(table),
+        "Claims": "\n\n".join(_claim(known[line.claim], values, line) for line in judged.itertuples()),
+        "Other published figures and bounds": _beside(table),
+        "Settings over their seeds": "\n\n".join(
+            f"### {title}\n\n{over_seeds(table, batch, metrics)}" for title, batch, metrics in SEEDS
+        ),
+        "How each run departs from the published setting": _departures(table),
+    }
+    contents = []
+    for title in parts:
+        contents.append(f"- [{title}](#{_anchor(title)})")
+        if title == "Claims":
+            contents += [f"  - [{claim.words}](#{claim.id}): {judged['verdict'][claim.id]}" for claim in known.values()]
+    levels = "\n".join(f"- *{TITLES[level]}*: {meaning}" for level, meaning in claims.LEVELS.items())
+    body = "\n\n".join(f"## {title}\n\n{text}" for title, text in parts.items())
+    return "\n\n".join([INTRODUCTION, levels, "## Contents", "\n".join(contents), body]) + "\n"
+
+
+INTRODUCTION = f"""# Numbers
+
+Written by `make readme` from `results/table.csv`, `data/claims.yaml` and `data/published.csv`. Intervals are of 95%.
+{verdicts.OLDER} marks a number that older code made, {verdicts.DAMAGED} one that was measured on, or learned from, a
+JPEG copy of CIFAR-10 in place of the exact images.
+
+Each training gives one value: *for* the claim where its whole interval meets the criterion, *against* where none of it
+does, else *open*. All for: supported. All against: contradicted. Otherwise mixed. The strongest level of evidence that
+has a value decides:"""
+
+
+def _anchor(title: str) -> str:
+    return "".join(c for c in title.lower().replace(" ", "-") if c.isalnum() or c == "-")
+
+
+def _claim(claim: claims.Claim, values: pd.DataFrame, line: object) -> str:
+    """Return one claim's part: words, verdict, criterion and why, and every value that decides."""
+    said = [
+        f'### <a id="{claim.id}"></a>{claim.words}',
+        f"{claim.source}, {claim.section}. Notebook `{claim.notebook}`.",
+    ]
+    levels = [
+        f"{TITLES[level]}: {getattr(line, level)}"
+        for level in claims.LEVELS
+        if getattr(line, level) != verdicts.NOT_TESTED
+    ]
+    said.append(f"**{line.verdict}**" + (f" ({'; '.join(levels)})." if levels else f". {line.why}"))
+    if claim.measures:
+        said.append(claim.why + (f" Does not meet it: {claim.fails}." if claim.fails else ""))
+        own = values[values["claim"] == claim.id]
+        said.append(grid(["measure", "evidence", "run", "value", "criterion", "side"], [
+            [v.unit, TITLES[v.level], f"`{v.run}`", number(v.value, v.low, v.high) + v.marks, v.criterion,
+             ", ".join(filter(None, [v.side or "does not count", v.why]))]
+            for v in own.itertuples()
+        ]))  # fmt: skip
+    return "\n\n".join(said)
+
+
+def _beside(table: pd.DataFrame) -> str:
+    """Return what no claim decides: each published figure, or bound of ours, and the runs that stand beside it."""
+    known, parts = claims.published(), []
+    lines = table.assign(run=claims.runs_of(table), marks=verdicts.marks_of(table))
+    lines = lines[lines["published"].notna() & ~lines["batch"].isin(["quick", "smoke", "ablation", "precision"])]
+    for name, group in lines.groupby("published", sort=True):
+        figure = known.loc[name]
+        value = "" if pd.isna(figure["value"]) else f": {number(figure['value'])} {figure['unit']}"
+        parts.append(f"### {figure['claim']}{value}\n\n{figure['source']}. {_words(figure['protocol'])}")
+        rows = [[f"`{x.run}`", x.metric, number(x.value, x.low, x.high) + x.marks] for x in group.itertuples()]
+        parts.append(grid(["run", "measure", "here"], rows))
+    return "\n\n".join(parts)
+
+
+def over_seeds(table: pd.DataFrame, batch: str, metrics: Sequence[str]) -> str:
+    """Return a batch's settings over their seeds as a table: mean (least to largest)."""
+    spread = verdicts.over_seeds(table, batch, metrics).reset_index()
+    return grid(list(spread.columns), spread.astype(str).to_numpy().tolist())
+
+
+def _departures(table: pd.DataFrame) -> str:
+    """Return how the runs depart, those that depart alike on one line."""
+    departs = table.assign(run=claims.runs_of(table)).dropna(subset=["departs"]).drop_duplicates("run")
+    groups = departs.groupby("departs")["run"].apply(list)
+    return "\n".join(f"- {departs}: {', '.join(f'`{run}`' for run in runs)}" for departs, runs in groups.items())
+
+
+def _words(text: object) -> str:
+    return "" if pd.isna(text) else f"{text}."

@@ -1,0 +1,119 @@
+"""Claims as data: what is wrong in them is refused by name, and each has its records."""
+
+import json
+
+import pandas as pd
+import pytest
+import yaml
+
+from lib.look import claims
+from lib.study import paths, runs
+
+CLAIM = {
+    "id": "a",
+    "words": "A is more than b",
+    "source": "a paper",
+    "section": "1",
+    "kind": "statement",
+    "notebook": "05_cifar10_probe",
+    "why": "so",
+    "fails": "a random net",
+    "measures": [{"metric": "m", "criterion": "above 0", "unit": "points", "rows": {"toy": ["b/one minus b/two"]}}],
+}
+
+
+def load(tmp_path, *given):
+    path = tmp_path / "claims.yaml"
+    path.write_text(yaml.safe_dump({"claims": list(given)}))
+    return claims.load(path)
+
+
+def test_a_claim_is_read_as_it_stands(tmp_path):
+    claim = load(tmp_path, CLAIM)["a"]
+    assert claim.words == "A is more than b"
+    assert claim.measures[0].runs() == [("b/one", "m"), ("b/two", "m")]
+
+
+def test_a_measure_reads_what_it_names():
+    measure = claims.Measure("m", "above 0", "", {"toy": ["b/x over b/y", "b/z"]}, against="n", planted="p")
+    assert measure.runs() == [("b/x", "m"), ("b/y", "n"), ("b/x", "p"), ("b/z", "m"), ("b/z", "p")]
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"kind": "opinion"}, "claim a: kind 'opinion' is none of figure, statement"),
+        ({"measures": []}, "claim a: has either measures, or says in `untested` why"),
+        ({"untested": "no data"}, "claim a: has either measures"),
+        ({"why": ""}, "claim a: says in `why`"),
+        ({"fails": ""}, "claim a: says in `why`"),
+        ({"colour": "red"}, "claim a: .*colour"),
+    ],
+)
+def test_a_faulty_claim_is_refused_by_name(tmp_path, change, error):
+    with pytest.raises(ValueError, match=error):
+        load(tmp_path, CLAIM | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"criterion": "more than 3"}, "claim a: criterion 'more than 3' cannot be read"),
+        ({"criterion": "above zero"}, "cannot be read"),
+        ({"criterion": "above 0 points"}, "cannot be read"),
+        ({"rows": {}}, "claim a: no row decides 'm'"),
+        ({"rows": {"strong": ["b/one"]}}, "claim a: level 'strong' is none of direct, authors, conceptual, toy"),
+        ({"rows": {"toy": ["one"]}}, "claim a: 'one' is no row"),
+        ({"rows": {"toy": ["b/one plus b/two"]}}, "claim a: 'b/one plus b/two' is no row"),
+        ({"rows": {"toy": ["b/one", "b/one"]}}, "claim a: b/one counts twice: one value per training"),
+        ({"weight": 3}, "claim a: .*weight"),
+    ],
+)
+def test_a_faulty_measure_is_refused_by_name(tmp_path, change, error):
+    with pytest.raises(ValueError, match=error):
+        load(tmp_path, CLAIM | {"measures": [CLAIM["measures"][0] | change]})
+
+
+def test_a_figure_has_to_be_published(tmp_path):
+    with pytest.raises(ValueError, match=r"claim a: 'no.figure' is no figure of published.csv"):
+        load(tmp_path, CLAIM | {"kind": "figure", "measures": [CLAIM["measures"][0] | {"published": "no.figure"}]})
+
+
+def test_a_claim_given_twice_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="claim a is given twice"):
+        load(tmp_path, CLAIM, CLAIM)
+
+
+def test_a_metric_that_no_record_has_is_refused_by_name(tmp_path):
+    table = pd.DataFrame({"batch": ["b", "b"], "row": ["one", "two"], "metric": ["m", "n"]})
+    with pytest.raises(ValueError, match="claim a: b/two records no 'm'"):
+        claims.check_records(load(tmp_path, CLAIM), table)
+
+
+def test_the_claims_of_this_study():
+    found = claims.load()
+    assert 25 <= len(found) <= 40
+    claims.check_records(found, pd.read_csv(paths.TABLE))
+    assert {claim.notebook for claim in found.values()} <= set(runs.notebooks())
+
+
+def test_each_training_has_one_value():
+    """Two rows of a measure that look at one net are one value, whatever they are called."""
+    for claim in claims.load().values():
+        for measure in claim.measures:
+            for entries in measure.rows.values():
+                firsts = [paths.KEPT / entry.split(" ")[0] / "metrics.json" for entry in entries]
+                given = [json.loads(path.read_text())["parameters"] for path in firsts]
+                nets = [parameters["net"] for parameters in given if parameters.get("net")]
+                assert len(set(nets)) == len(nets), (claim.id, entries)
+
+
+def test_the_published_figures():
+    figures = claims.published()
+    assert figures.index.is_unique
+    assert figures.loc["paper.cifar10.dcgan.all", "value"] == 82.8
+    assert tuple(figures.loc["paper.cifar10.dcgan.400", ["value", "plus_minus"]]) == (73.8, 0.4)
+    assert figures.loc["report000.5x5.sgd.imagenet64.all", "value"] == 68.04
+    assert figures.loc["others.cifar10.mindspore.310", "value"] == 78.2
+    assert figures["criterion"].dropna().str.match(r"at (least|most)( -?[0-9.]+)?$").all()
+    assert figures.loc[figures["mark"] == "?", "value"].isna().all(), "what is not verified is not printed"

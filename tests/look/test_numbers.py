@@ -1,0 +1,104 @@
+"""README and NUMBERS.md say what the records say, and fit their budgets."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from lib.look import claims, headline, numbers
+from lib.study import paths
+from lib.study.runs import COLUMNS
+
+
+@pytest.fixture(scope="module")
+def table():
+    return numbers.read_table()
+
+
+@pytest.mark.parametrize("name", numbers.PARTS)
+def test_the_readme_shows_what_the_records_say(name, table):
+    """`make readme` writes it; a README that says something else than results/table.csv is a lie."""
+    text = numbers.README.read_text()
+    shown = text.partition(f"<!-- {name} -->\n")[2].partition(f"\n<!-- /{name} -->")[0]
+    assert shown == numbers.PARTS[name](table)
+
+
+def test_numbers_are_those_of_the_records(table):
+    assert numbers.NUMBERS.read_text() == numbers.to_markdown(table)
+
+
+def test_the_figure_shows_the_numbers_of_the_records(table):
+    with Image.open(headline.HEADLINE) as image:
+        assert image.text["Description"] == headline.to_json(table)
+    assert len(json.loads(headline.to_json(table))) == len(headline.lines(table))
+
+
+def test_the_readme_is_read_in_five_minutes():
+    text = numbers.README.read_text()
+    tables = sum(len(line.encode()) for line in text.splitlines() if line.startswith("|"))
+    assert len(text.encode()) <= 20 * 1024
+    assert tables <= 10 * 1024
+
+
+def test_links_to_claims_lead_to_their_numbers():
+    text = numbers.NUMBERS.read_text()
+    linked = set(re.findall(r"NUMBERS\.md#([\w-]+)", numbers.README.read_text()))
+    assert linked <= set(claims.load()), linked - set(claims.load())
+    for claim in claims.load():
+        assert f'<a id="{claim}"></a>' in text
+
+
+def line(run, metric, value, data, **more):
+    batch, _, row = run.partition("/")
+    known = dict(batch=batch, row=row, metric=metric, value=value, data=data, notebook="05_cifar10_probe", departs="")
+    return dict.fromkeys(COLUMNS) | known | more
+
+
+def test_exact_records_take_the_place_of_the_damaged_copy():
+    exact, jpeg = "tar:cifar10-exact-*.tar.gz", "tar:cifar10.tar.gz"
+    shown = headline.lines(pd.DataFrame([
+        line("authors/imagenet-probe", "trained D: few labels", 70.0, exact, code="current"),
+        line("authors/imagenet-probe", "trained D: all labels", 80.0, exact, code="current"),
+        line("cifar10/kmeans", "k-means: all labels", 73.0, jpeg, code="older"),
+        line("cifar10/wider", "k-means: all labels", 81.0, exact, code="older"),
+        line("cifar10/old", "k-means: all labels", 83.0, jpeg, code="older"),
+    ])).set_index("who")  # fmt: skip
+    assert tuple(shown.loc["**here: the authors' D**, four of six layers", ["few labels", "images", "marks"]]) == (
+        70.0, "exact", "")  # fmt: skip
+    assert tuple(shown.loc["here: k-means, 1,600 units", ["all labels", "images", "marks"]]) == (
+        73.0,
+        "JPEG copy",
+        "†‡",
+    )
+    assert shown.loc["here: cifar10/wider: k-means", "all labels"] == 81.0, "a new row of the exact images is added"
+    assert not shown.index.str.contains("old").any()
+    assert shown.index[0] == "the paper: Exemplar CNN" and shown["all labels"].is_monotonic_decreasing
+
+
+def test_one_number_of_a_claim():
+    values = pd.DataFrame({
+        "claim": "a", "level": "toy", "metric": "m", "unit": "points", "side": ["for", "open", ""],
+        "value": [1.0, 2.0, 9.0], "low": [0.5, 0, 0], "high": [1.5, 4, 9], "marks": ["†", "", "‡"],
+    })  # fmt: skip
+    assert numbers.number_of(values, "a", "toy") == "1.5 (1 to 2, 2 trainings)† points"
+    assert numbers.number_of(values[:1], "a", "toy") == "1 (0.5 to 1.5)† points"
+
+
+def test_numbers_are_written_short():
+    assert numbers.number(1423.4, 0.0167, 71234.5) == "1,423 (0.0167 to 71,234)"
+    assert numbers.number(-6.9231) == "-6.92"
+
+
+def test_a_readme_without_its_marks_is_refused(table):
+    with pytest.raises(ValueError, match=r"README.md has no marks <!-- main number -->"):
+        numbers.fill("no marks", table)
+
+
+def test_a_table_keeps_its_columns():
+    assert numbers.grid(["a", "b"], [["x|y", 1]]) == "| a | b |\n| --- | --- |\n| x/y | 1 |"
+
+
+def test_the_table_is_there():
+    assert paths.TABLE.exists()
