@@ -157,31 +157,6 @@ def to_heat(maps: Tensor) -> Tensor:
     return heat.permute(0, 3, 1, 2).float() * 2 - 1
 
 
-def show_bars(frame: pd.DataFrame, columns: Sequence[str]) -> Figure:
-    """Draw accuracies in percent, one line per row, one mark per column: hollow where cited, filled where measured.
-
-    frame: columns who, images ("cited" or what they were measured on), and those named.
-    """
-    figure, ax = plt.subplots(figsize=(8, 0.3 * len(frame) + 1))
-    heights, cited = np.arange(len(frame)), frame["images"] == "cited"
-    for column, marker, colour in zip(columns, "Do", ("tab:orange", "tab:blue"), strict=False):
-        for which, fill in ((cited, "none"), (~cited, colour)):
-            ax.scatter(frame.loc[which, column], heights[which], marker=marker, edgecolors=colour, facecolors=fill)
-        ax.scatter([], [], marker=marker, edgecolors=colour, facecolors=colour, label=column)
-    where = frame["images"].map({"cited": "", "exact": ""}).fillna(" · " + frame["images"])
-    ax.set_yticks(heights, frame["who"].str.replace("*", "") + where, fontsize=8)
-    for label, hollow in zip(ax.get_yticklabels(), cited, strict=True):
-        label.set_color("0.45" if hollow else "black")
-    ax.grid(axis="x", color="0.9")
-    ax.set_axisbelow(True)
-    ax.set_xlabel("CIFAR-10, % correct (hollow: cited; filled: measured here)")
-    ax.invert_yaxis()
-    ax.legend(fontsize=8, loc="upper left")
-    sns.despine(figure)
-    plt.close(figure)
-    return figure
-
-
 def show_choice(distances: pd.Series, chosen: int) -> Figure:
     """Draw the Fréchet distance of a training's snapshots over its steps, the chosen one marked."""
     figure, ax = plt.subplots(figsize=(7, 3))

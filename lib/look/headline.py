@@ -1,12 +1,15 @@
 """The main number and what it stands beside: Table 1 on CIFAR-10, as a table and as README's figure."""
 
 import json
+from io import BytesIO
 from math import nan
 from pathlib import Path
 
 import pandas as pd
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from lib.look import claims, figures, verdicts
+from lib.look import charts, claims, verdicts
 from lib.study import paths
 
 HEADLINE = paths.ROOT / "results" / "pictures" / "cifar10.png"
@@ -78,8 +81,11 @@ def _exact_lines(records: dict[str, dict]) -> list[str]:
 def write(table: pd.DataFrame, target: Path = HEADLINE) -> Path:
     """Draw README's figure, with the numbers that it shows in the file's own description; return the file."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    figure = figures.show_bars(lines(table).rename(columns=LABELS), list(LABELS.values()))
-    figure.savefig(target, dpi=90, bbox_inches="tight", metadata={"Description": to_json(table)})
+    figure = charts.show_bars(lines(table).rename(columns=LABELS), list(LABELS.values()))
+    described = PngInfo()
+    described.add_text("Description", to_json(table))
+    with Image.open(BytesIO(charts.to_small(figure).data)) as image:
+        image.save(target, "PNG", optimize=True, pnginfo=described)
     return target
 
 

@@ -66,13 +66,15 @@ def _cell(line: pd.Series, label: str) -> str:
 def claims_table(table: pd.DataFrame) -> str:
     """Return README's table of the claims that were tested: verdict, level of evidence and one number."""
     known, values, judged = judge(table)
-    cells = []
+    cells, links = [], {}
     for line in judged[judged["level"] != ""].itertuples():
         claim = known[line.claim]
-        notebook = f"[{claim.notebook[:2]}](notebooks/{claim.notebook}.ipynb)"
-        linked = f"[{line.verdict}](results/NUMBERS.md#{claim.id})"
-        cells.append([claim.words, linked, TITLES[line.level], number_of(values, line.claim, line.level), notebook])
-    return grid(["claim", "verdict", "evidence", "the number", ""], cells)
+        short = claim.notebook[:2]
+        links |= {claim.id: f"results/NUMBERS.md#{claim.id}", short: f"notebooks/{claim.notebook}.ipynb"}
+        told = number_of(values, claim.id, line.level)
+        cells.append([claim.words, f"[{line.verdict}][{claim.id}]", TITLES[line.level], told, f"[{short}]"])
+    targets = "\n".join(f"[{name}]: {place}" for name, place in sorted(links.items()))
+    return f"{grid(['claim', 'verdict', 'evidence', 'the number', ''], cells)}\n\n{targets}"
 
 
 def untested_list(table: pd.DataFrame) -> str:

@@ -14,7 +14,8 @@ import pandas as pd
 from jinja2 import DictLoader
 from nbconvert import HTMLExporter
 
-from lib.look import verdicts
+from lib.look import numbers
+from lib.look.claims import Claim
 from lib.study import paths, runs
 from lib.study.paths import write_atomically
 
@@ -24,7 +25,11 @@ ICONS = {"play": "▶", "pause": "❚❚", "plus": "+", "minus": "−", "step-fo
 STYLE = """
 body { font-family: sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; line-height: 1.45; }
 table { border-collapse: collapse; font-size: 0.85rem; } th, td { padding: 0.3rem 0.6rem; text-align: left; }
-td { border-top: 1px solid #ccc; vertical-align: top; } .figures img { max-height: 9rem; margin: 0.3rem; }
+td { border-top: 1px solid #ccc; vertical-align: top; } details { margin: 1rem 0; }
+.badge { padding: 0.1rem 0.5rem; border-radius: 0.6rem; background: #ddd; color: #222; white-space: nowrap; }
+.supported { background: #bfe3c4; } .contradicted { background: #f3c1bb; } .mixed { background: #f4e2ae; }
+@media (prefers-color-scheme: dark) { body { background: #1b1b1b; color: #ddd; } a { color: #8ab4f8; } }
+.figures img { max-height: 9rem; margin: 0.3rem; }
 """
 PLAYER = "".join(
     f'.fa-{name}::before {{ content: "{sign}"; font-style: normal; }}\n' for name, sign in ICONS.items()
@@ -95,17 +100,23 @@ def describe_figures(notebook: nbformat.NotebookNode) -> None:
 
 
 def index(batch: str, ran: dict[str, Path], titles: dict[str, str]) -> str:
-    """Return the index page: verdicts, then the runs with their figures."""
-    judged = verdicts.compare(runs.table(batch))
-    judged = judged[judged["ours"].notna()]
-    shown = judged[["claim", "source", "metric", "published", "ours", "low", "high", "holds", "verdict", "why"]].copy()
-    shown["holds"] = shown["holds"].map({True: "yes", False: "no"})
-    shown["run"] = [f'<a href="{row}.html">{row}</a>' for row in judged["row"]]
-    words = shown.columns.drop(["published", "ours", "low", "high", "run"])
-    shown[words] = shown[words].map(lambda word: "" if pd.isna(word) else escape(str(word)))
-    table = shown.to_html(index=False, escape=False, border=0, na_rep="", float_format="{:.4g}".format)
+    """Return the index page: the claims that these runs decide, the other claims, then the runs with their figures."""
+    known, values, judged = numbers.judge(runs.table())
+    here = {f"{batch}/{row}": row for row in ran}
+    decides = {line.claim: [run for run in here if run in line.run.split()] for line in values.itertuples()}
+    decided = [line for line in judged.itertuples() if decides.get(line.claim)]
+    others = [line for line in judged.itertuples() if not decides.get(line.claim)]
     lines = [f"<!DOCTYPE html><html lang=en><meta charset=utf-8><title>{escape(batch)}</title><style>{STYLE}</style>"]
-    lines += [f"<h1>DCGAN, replicated: batch {escape(batch)}</h1>", table, "<h2>Runs</h2>"]
+    lines += [f"<h1>DCGAN, replicated: batch {escape(batch)}</h1>"]
+    if decided:
+        lines += ["<h2>Claims that these runs decide</h2>", "<table>"]
+        for line in decided:
+            pages = ", ".join(f'<a href="{here[run]}.html">{here[run]}</a>' for run in decides[line.claim])
+            lines.append(claim_row(known[line.claim], line, values, pages))
+        lines.append("</table>")
+    lines += [f"<details><summary>All other claims ({len(others)})</summary><table>"]
+    lines += [claim_row(known[line.claim], line, values, "") for line in others]
+    lines += ["</table></details>", "<h2>Runs</h2>"]
     for row, folder in ran.items():
         failed = "" if (folder / "metrics.json").exists() else " — <b>not finished</b>"
         lines.append(f'<h3><a href="{row}.html">{row}</a>: {escape(titles[row])}{failed}</h3><p class=figures>')
@@ -114,3 +125,15 @@ def index(batch: str, ran: dict[str, Path], titles: dict[str, str]) -> str:
             lines.append(f'<a href="{row}.html"><img src="{row}.{figure.name}" alt="{alt}" loading=lazy></a>')
         lines.append("</p>")
     return "\n".join(lines)
+
+
+def claim_row(claim: Claim, line: object, values: pd.DataFrame, pages: str) -> str:
+    """Return one claim as a row: its words, verdict and level as badges, its number, and the pages of its runs.
+
+    line: a row of `verdicts.judge`; pages: HTML.
+    """
+    level = f"<span class=badge>{escape(numbers.TITLES[line.level])}</span>" if line.level else ""
+    number = numbers.number_of(values, claim.id, line.level) if line.level else line.why
+    badge = f'<span class="badge {line.verdict.replace(" ", "-")}">{line.verdict}</span>'
+    cells = [escape(claim.words), badge, level, escape(number), pages]
+    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"

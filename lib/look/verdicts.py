@@ -57,7 +57,7 @@ def _lines(table: pd.DataFrame) -> list[dict]:
 
 def marks_of(table: pd.DataFrame) -> list[str]:
     """Return each line's marks, OLDER and DAMAGED. A table without a column `code` is of older code."""
-    older = table["code"].ne("current") if "code" in table else pd.Series(True, table.index)
+    older = table["code"].eq("older") if "code" in table else pd.Series(True, table.index)
     damaged = table["data"].fillna("").str.contains("cifar10.tar.gz", regex=False)
     damaged |= table["departs"].fillna("").str.contains("JPEG copy")
     return [OLDER * a + DAMAGED * b for a, b in zip(older, damaged, strict=True)]

@@ -48,47 +48,60 @@ def site(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
     monkeypatch.setattr(paths, "KEPT", tmp_path / "kept")
     monkeypatch.delenv("STUDY_RUNS", raising=False)
-    meant = {row: {"run_id": f"{WALK}-{row}", "departs": "<toys>"} for row in ("walk", "failed", "never")}
-    for row in ("walk", "failed"):
+    meant = {row: {"run_id": f"{WALK}-{row}", "departs": "<toys>"} for row in ("digits-walk", "failed", "never")}
+    for row in ("digits-walk", "failed"):
         folder = tmp_path / "runs" / meant[row]["run_id"]
         folder.mkdir(parents=True)
         (folder / "notebook.ipynb").write_bytes((paths.NOTEBOOKS / f"{WALK}.ipynb").read_bytes())
-    (tmp_path / "runs" / f"{WALK}-walk" / "walk.png").write_bytes(b"a picture")
+    (tmp_path / "runs" / f"{WALK}-digits-walk" / "walk.png").write_bytes(b"a picture")
     line = {
-        "metric": "jump",
+        "metric": "the same, memorised net minus this",
         "value": 1.5,
         "low": 1.0,
         "high": 2.0,
-        "published": "paper.walk",
+        "published": "paper.walk.control",
         "note": "",
         "data": "",
     }
-    known = {"run_id": f"{WALK}-walk", "notebook": WALK, "batch": "quick", "row": "walk", "departs": "<toys>"}
+    known = {
+        "run_id": f"{WALK}-digits-walk",
+        "notebook": WALK,
+        "batch": "quick",
+        "row": "digits-walk",
+        "departs": "<toys>",
+    }
     record = RECORD | known | {"parameters": {}, "dependencies": {}, "metrics": [line]}
-    (tmp_path / "runs" / f"{WALK}-walk" / "metrics.json").write_text(json.dumps(record))
+    (tmp_path / "runs" / f"{WALK}-digits-walk" / "metrics.json").write_text(json.dumps(record))
     runs.claim("quick", tmp_path / "quick.yaml", meant)
     return tmp_path / "site" / "quick"
 
 
 def test_a_site(site):
     assert report.write("quick") == site / "index.html"
-    assert {path.name for path in site.iterdir()} == {"index.html", "walk.html", "failed.html", "walk.walk.png"}
+    assert {path.name for path in site.iterdir()} == {
+        "index.html",
+        "digits-walk.html",
+        "failed.html",
+        "digits-walk.walk.png",
+    }
     pages = {path.stem: Page(path.read_text()) for path in site.glob("*.html")}
     for name, page in pages.items():
         assert all(place.startswith(("data:", "#")) or (site / place).is_file() for place in page.fetched), name
         assert page.alts, name
         assert not [alt for alt in page.alts if len(alt) < 8 or "No description" in alt], name
     index = (site / "index.html").read_text()
-    assert "&lt;toys&gt;" in index
-    assert "not comparable" in index
+    assert "Claims that these runs decide" in index and "not tested" in index
+    assert '<a href="digits-walk.html">digits-walk</a></td>' in index, (
+        "a claim leads to the page of the run that decides it"
+    )
     assert re.search("failed.html.*not finished", index)
-    assert {"walk.html", "failed.html"} <= set(pages["index"].links)
-    assert "index.html" in pages["walk"].links
+    assert {"digits-walk.html", "failed.html"} <= set(pages["index"].links)
+    assert "index.html" in pages["digits-walk"].links
 
 
 def test_the_player_is_on_the_page_with_its_buttons(site):
     report.write("quick")
-    page = (site / "walk.html").read_text()
+    page = (site / "digits-walk.html").read_text()
     assert "new Animation(frames" in page
     used = set(re.findall(r'class="fa fa-([a-z-]+)"', page))
     assert used
@@ -123,7 +136,7 @@ def test_a_batch_is_called_what_it_is_called(monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "KEPT", tmp_path)
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
     page = report.index("a<b>&c", {}, {})
-    assert "<title>a&lt;b&gt;&amp;c</title>" in page and "<b>" not in page
+    assert "<title>a&lt;b&gt;&amp;c</title>" in page and "a<b>" not in page
 
 
 def test_nothing_run_says_what_makes_it(tmp_path, monkeypatch):
