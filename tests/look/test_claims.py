@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from lib.look import claims
-from lib.study import paths, runs
+from lib.study import identity, paths
 
 CLAIM = {
     "id": "a",
@@ -94,7 +94,7 @@ def test_the_claims_of_this_study():
     found = claims.load()
     assert 25 <= len(found) <= 40
     claims.check_records(found, pd.read_csv(paths.TABLE))
-    assert {claim.notebook for claim in found.values()} <= set(runs.notebooks())
+    assert {claim.notebook for claim in found.values()} <= set(identity.notebooks())
 
 
 def test_each_training_has_one_value():
