@@ -82,6 +82,7 @@ case "$(basename $0) $*" in
     {refused}) exit 1 ;;
     *"-m venv"*) rm -rf .venv; make_stub python ;;
     *"pip install"*" uv") make_stub uv ;;
+    *"import pip"*) ;;
     *" -c "*) exec {python} "$@" ;;
 esac
 """
