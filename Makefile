@@ -1,6 +1,6 @@
 # The words of this study: `make help` lists them. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup study batch plan report workflow docs test lab bench table lint keep ship readme nbdime
+.PHONY: help setup study batch plan report workflow docs test mutants lab bench table lint keep ship readme nbdime
 
 BATCH ?= batches/quick.yaml
 ARGS ?=
@@ -51,6 +51,9 @@ docs: setup ## write lib's documentation from its docstrings as pages: results/s
 
 test: setup ## run all tests: units, every notebook under nbval, batches from end to end
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal $(ARGS)
+
+mutants: setup ## plant small faults in lib one at a time, and tell which the tests notice
+	@nice $(BIN)/python tests/whole/mutants.py $(ARGS)
 
 lab: setup ## open JupyterLab on the notebooks
 	@$(BIN)/jupyter lab --ip 127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) notebooks
