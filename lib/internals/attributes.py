@@ -32,10 +32,45 @@ def measure(x: Tensor) -> pd.DataFrame:
 
 
 @torch.no_grad()
-def samples_of(G: Generator, n: int, generator: torch.Generator) -> ImageSet:
-    """Draw n images of G as a set that nobody labelled, with what pixels say of them (`measure`)."""
-    x = torch.cat([data.to_uint8(G(z)) for z in G.sample_z(n, generator).split(128)])
-    return ImageSet("samples", x, torch.full((n,), data.UNLABELLED), attributes=measure(x))
+def samples_of(G: Generator, z: Tensor) -> ImageSet:
+    """Draw z (n, nz) as a set of images that nobody labelled, with what pixels say of them (`measure`)."""
+    x = torch.cat([data.to_uint8(G(part)).cpu() for part in z.split(128)])
+    return ImageSet("samples", x, torch.full((len(x),), data.UNLABELLED), attributes=measure(x))
+
+
+def known(images: ImageSet) -> tuple[ImageSet, pd.DataFrame]:
+    """Return the images that are labelled, and what is known of them: one column of numbers per attribute or class.
+
+    Attributes count where there are some that differ; else classes do, as 0 and 1. No columns where all images are of
+    one kind, or nobody labelled them.
+    """
+    if images.attributes is not None:
+        numbers = images.attributes.select_dtypes(["number", "bool"]).astype(float)
+        numbers = numbers.loc[:, numbers.nunique() > 1]
+        if len(numbers.columns):
+            return images, numbers
+    images = images[(images.y != data.UNLABELLED).nonzero().flatten()]
+    there = [(name, images.y == i) for i, name in enumerate(images.classes)]
+    return images, pd.DataFrame({name: y.double().numpy() for name, y in there if 0 < y.sum() < len(images)})
+
+
+def require(images: ImageSet, names: Sequence[str]) -> pd.DataFrame:
+    """Return these attributes of the images, N rows. Raises ValueError for a set that does not know one of them."""
+    there = [] if images.attributes is None else list(images.attributes)
+    if missing := [name for name in names if name not in there]:
+        knows = f"it knows {', '.join(there)}" if there else "it has no labels"
+        raise ValueError(f"{images.name} does not know {', '.join(missing)}: {knows}; name another set")
+    return images.attributes[list(names)]
+
+
+def truth(images: ImageSet, names: Sequence[str], angle: str = "") -> np.ndarray:
+    """Return what a judge learns of images: (N, A), from 0 to 1.
+
+    Which of these attributes each has, and last its angle where a name is given, from -1 to 1 put into that range.
+    Raises ValueError for a set that does not know one of them.
+    """
+    known = require(images, [*names, *filter(None, [angle])]).astype(float).to_numpy()
+    return np.column_stack([known[:, : len(names)] > 0, (known[:, len(names) :] + 1) / 2])
 
 
 def concepts(sum_: str, names: Sequence[str]) -> tuple[dict[str, dict[str, bool]], dict[str, bool]]:

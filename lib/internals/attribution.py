@@ -7,11 +7,9 @@ and say nothing, which is where report 000 gave up. The rules for LeakyReLU are 
 Everything explains D as it is at inference: in eval mode, with batch norm's running statistics, so that an image's
 map does not depend on the images beside it. D is left as it was found, after an error too.
 
-A map that looks right proves nothing: guided backprop draws the image's edges, whatever the weights are. Whether it
-does so here is measured as Adebayo et al. (2018, arXiv:1810.03292) ask: by randomising D's layers one after another.
+A map that looks right proves nothing: see `sanity`.
 """
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -19,17 +17,16 @@ from typing import Literal
 import torch
 from captum.attr import LayerAttribution, LayerGradCam
 from torch import Tensor, nn
-from torchmetrics.functional import spearman_corrcoef
-from torchmetrics.functional.image import structural_similarity_index_measure
 from torchvision.transforms.functional import gaussian_blur
 
 from lib.images.data import to_float
-from lib.nets import batchnorm, models
+from lib.nets import models
+from lib.nets.devices import device_of
 from lib.nets.models import Discriminator
+from lib.study import chance
 
 Rule = Literal["plain", "clamp", "springenberg"]
 RULES = ("plain", "clamp", "springenberg")
-METHODS = (*RULES, "grad-cam")
 
 JITTER, BLUR = 2, 0.4  # of `maximise`: pixels, and the Gaussian's sigma in pixels
 
@@ -102,7 +99,7 @@ def top_responses(
     values = []
     with _as_at_inference(D):
         for batch in x.split(batch_size):
-            batch = to_float(batch.to(_device(D)))
+            batch = to_float(batch.to(device_of(D)))
             _check_images(D, batch)
             values.append(_response(D, batch, target))  # (batch_size,)
     values, indices = torch.cat(values).sort(descending=True, stable=True)  # (N,)
@@ -125,44 +122,6 @@ def to_panel(gradient: Tensor, percentile: float = 99) -> Tensor:
     return panels.clamp(-1, 1)
 
 
-def explain(D: Discriminator, x: Tensor, target: Target, method: str, layer: int = -1) -> Tensor:
-    """Return one map per image by a method of METHODS: where pixels matter for `target`, whatever their sign.
-
-    The magnitude of the gradient, summed over channels, or Grad-CAM of `layer`. (N, nc, size, size) -> (N, 1, size,
-    size), not negative. Raises ValueError for an unknown method, and as the methods do.
-    """
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
-    if method == "grad-cam":
-        return grad_cam(D, x, layer, target)
-    return guided_backprop(D, x, target, method).abs().sum(1, keepdim=True)
-
-
-def randomise_downwards(D: Discriminator, x: Tensor, seed: int = 0) -> Iterator[tuple[str, Discriminator]]:
-    """Draw D's layers anew, one after another from the logit down to the image, and yield it after each.
-
-    The cascading randomisation of Adebayo et al., in a copy of D, which is changed further by the next step. Batch norm
-    is re-estimated on x (N, nc, size, size) each time: with the trained layers' statistics new layers would saturate.
-    """
-    D, generator = copy.deepcopy(D), torch.Generator().manual_seed(seed)
-    layers = {f"layer {i}": layer for i, layer in enumerate(D.layers)}
-    for name, part in reversed([*layers.items(), ("logit", D.head)]):
-        if any(True for _ in part.parameters()):  # a published D may have no head
-            models.initialise(part, generator)
-            yield name, batchnorm.recalibrate_batchnorm(D, x)
-
-
-def similarity(a: Tensor, b: Tensor) -> dict[str, Tensor]:
-    """Compare maps image by image: Spearman's rank correlation, and SSIM of the maps at one scale.
-
-    A map of one value ranks nothing: its correlation is 0. Two of (N, 1, H, W) -> {rank correlation, SSIM}, (N,) each.
-    """
-    a, b = (to_panel(maps.detach().cpu()) for maps in (a, b))
-    ranks = [spearman_corrcoef(one.flatten(), other.flatten()) for one, other in zip(a, b, strict=True)]
-    ssim = structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
-    return {"rank correlation": torch.stack(ranks), "SSIM": ssim}
-
-
 def maximise(D: Discriminator, target: Target, n: int = 3, steps: int = 100, lr: float = 0.05, seed: int = 0) -> Tensor:
     """Draw n images that excite `target` as much as they can, by gradient ascent on their pixels (report 004).
 
@@ -171,8 +130,9 @@ def maximise(D: Discriminator, target: Target, n: int = 3, steps: int = 100, lr:
 
     -> (n, nc, size, size). Raises ValueError as `guided_backprop` does.
     """
-    target, d, generator = _check_target(D, target), D.description, torch.Generator().manual_seed(seed)
-    x = (0.1 * torch.randn(n, d.nc, d.size, d.size, generator=generator)).to(_device(D))
+    target, d = _check_target(D, target), D.description
+    generator = torch.Generator().manual_seed(chance.stream(seed, "maximise"))
+    x = (0.1 * torch.randn(n, d.nc, d.size, d.size, generator=generator)).to(device_of(D))
     optimizer = torch.optim.Adam([x], lr, maximize=True)
     with _as_at_inference(D):
         for _ in range(steps):
@@ -233,16 +193,10 @@ def _rule(D: nn.Module, rule: Rule) -> Iterator[None]:
             handle.remove()
 
 
-def _device(D: Discriminator) -> torch.device:
-    return next(D.parameters()).device
-
-
 def _check_images(D: Discriminator, x: Tensor) -> None:
     """Raise ValueError where x is not images of D's size and channels in floating point."""
     d = D.description
-    if x.shape[1:] != (d.nc, d.size, d.size):
-        shape = " x ".join(map(str, x.shape))
-        raise ValueError(f"images of shape {shape}: this net takes N x {d.nc} x {d.size} x {d.size}")
+    models.require_fit(x, (d.nc, d.size, d.size))
     if not x.is_floating_point():
         raise ValueError(f"images are {x.dtype}: give floating point in [-1, 1] (`data.to_float`)")
 

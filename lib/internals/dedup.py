@@ -15,47 +15,53 @@ from scipy.spatial.distance import pdist
 from torch import Tensor, nn
 
 from lib.images import data
+from lib.nets import supervised
+from lib.study import chance
+
+PART = 8192  # images that become float at once
 
 
 class Autoencoder(nn.Module):
-    """Images (N, F) less the set's mean -> their reconstruction (N, F), through a ReLU code of `units`."""
+    """Images (N, ...) in [-1, 1] -> their reconstruction less the set's mean (N, F), through a ReLU code of `units`."""
 
     def __init__(self, mean: Tensor, units: int = 128) -> None:
         super().__init__()
         self.register_buffer("mean", mean)
         self.encoder, self.decoder = nn.Linear(len(mean), units), nn.Linear(units, len(mean))
 
-    def encode(self, x: Tensor) -> Tensor:
-        return self.encoder(x).relu()  # (N, units)
+    def centre(self, x: Tensor) -> Tensor:
+        """Flatten images, uint8 or in [-1, 1], and take the mean image off: (N, ...) -> (N, F)."""
+        return data.to_float(x).flatten(1) - self.mean
+
+    def encode(self, centred: Tensor) -> Tensor:
+        return self.encoder(centred).relu()  # (N, units)
 
     def forward(self, x: Tensor) -> Tensor:
-        noisy = F.dropout(x, 0.2, self.training)  # a fifth of the pixels turns to the mean: the denoising
+        noisy = F.dropout(self.centre(x), 0.2, self.training)  # a fifth of the pixels turns to the mean: the denoising
         return self.decoder(F.dropout(self.encode(noisy), 0.5, self.training))  # (N, F)
 
 
-def fit_autoencoder(x: Tensor, epochs: int, seed: int, units: int = 128) -> Autoencoder:
+def fit_autoencoder(
+    x: Tensor, epochs: int, seed: int, units: int = 128, device: str | torch.device = "cpu"
+) -> Autoencoder:
     """Train the hash on uint8 images x (N, C, H, W).
 
     The mean image is taken off first: without that most units are off on every image, and strangers collide.
     """
-    torch.manual_seed(seed)
-    net = Autoencoder(data.to_float(x[:10_000]).flatten(1).mean(0), units).train()
-    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(x)).split(128):
-            batch = data.to_float(x[rows]).flatten(1) - net.mean
-            loss = F.mse_loss(net(batch), batch)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-    return net.eval()
+    mean = sum(data.to_float(part).flatten(1).double().sum(0) for part in x.split(PART)) / len(x)
+    torch.manual_seed(chance.stream(seed, "weights", "hash"))
+    net = Autoencoder(mean.float(), units)
+    return supervised.fit(
+        net, x, x, epochs, lr=2e-3, weight_decay=0, seed=chance.stream(seed, "hash"), device=device,
+        precision="float32", loss_of=lambda made, x: F.mse_loss(made, net.centre(x)),
+    )  # fmt: skip
 
 
 @torch.no_grad()
 def hash_images(net: Autoencoder, x: Tensor) -> np.ndarray:
     """Return which units of the code are on: uint8 images (N, C, H, W) -> (N, units) bool."""
-    parts = (data.to_float(part).flatten(1) - net.mean for part in x.split(1024))
-    return torch.cat([net.encode(part) > 0 for part in parts]).numpy()
+    parts = (net.centre(part.to(net.mean.device)) for part in x.split(PART))
+    return torch.cat([(net.encode(part) > 0).cpu() for part in parts]).numpy()
 
 
 def collide(codes: np.ndarray) -> np.ndarray:

@@ -12,14 +12,15 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
+from scipy import ndimage, stats
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from lib.images import sources
 from lib.nets import supervised
 from lib.nets.models import Generator
-from lib.study import paths
+from lib.study import chance, paths
+from lib.study.chance import Interval
 
 LEAST = 9  # pixels of an object that counts, at 32 x 32; it grows with the image
 
@@ -37,14 +38,15 @@ class Segmenter(nn.Sequential):
         )
 
 
-def fit(x: Tensor, masks: Tensor, epochs: int, seed: int) -> Segmenter:
+def fit(x: Tensor, masks: Tensor, epochs: int, seed: int, device: str | torch.device = "cpu") -> Segmenter:
     """Train a Segmenter on uint8 images x (N, nc, S, S) and their masks (N, S, S) bool, each also as in a mirror."""
-    torch.manual_seed(seed)
+    torch.manual_seed(chance.stream(seed, "weights", "segmenter"))
     net = Segmenter(x.shape[1])
     both, truth = torch.cat([x, x.flip(-1)]), torch.cat([masks, masks.flip(-1)])[:, None].float()
     return supervised.fit(
-        net, both, truth, epochs / 2, lr=1e-2, batch_size=64, seed=seed, loss_of=F.binary_cross_entropy_with_logits
-    )
+        net, both, truth, epochs / 2, lr=1e-2, batch_size=64, seed=chance.stream(seed, "segmenter"), device=device,
+        loss_of=F.binary_cross_entropy_with_logits,
+    )  # fmt: skip
 
 
 def to_masks(boxes: np.ndarray, size: int) -> Tensor:
@@ -78,7 +80,7 @@ def read_boxes(table: Path, data_set: str, size: int) -> tuple[np.ndarray, Tenso
 @torch.no_grad()
 def find_boxes(net: Segmenter, images: Tensor) -> np.ndarray:
     """Box the largest object of each image in [-1, 1], NaN where there is none: (N, nc, S, S) -> (N, 4)."""
-    masks = torch.cat([net(part).squeeze(1) > 0 for part in images.split(256)]).numpy()
+    masks = torch.cat([(net(part).squeeze(1) > 0).cpu() for part in images.split(256)]).numpy()
     boxes = np.full((len(masks), 4), np.nan)
     for mask, box in zip(masks, boxes, strict=True):
         objects, count = ndimage.label(mask)
@@ -93,20 +95,32 @@ def positions(h: Tensor, boxes: np.ndarray, size: int, seed: int, needed: int = 
     """Return activations inside the boxes, as many from outside in the same images, and which is which.
 
     h (N, C, H, W) of one layer of G, boxes (N, 4) in an image of side `size` -> (M, C) and (M,) bool. A position is
-    inside where a box covers more than half of it. Raises ValueError where fewer than `needed` images have a box.
+    inside where a box covers more than half of it. Raises ValueError where fewer than `needed` images have a box, and
+    where no position lies inside one.
     """
     there = ~np.isnan(boxes).any(1)
     if there.sum() < needed:
         raise ValueError(f"{there.sum()} boxes found in {len(boxes)} samples, {needed} needed: draw more samples")
-    cover = F.adaptive_avg_pool2d(to_masks(boxes[there], size)[:, None].float(), h.shape[-2:]).flatten(1) > 0.5
-    rng = np.random.default_rng(seed)
+    cover = covered(to_masks(boxes[there], size), h.shape[-1])
+    rng = np.random.default_rng(chance.stream(seed, "positions"))
     rows, labels = [], []
-    for activations, inside in zip(h[torch.from_numpy(there)].flatten(2).mT, cover, strict=True):
+    for activations, inside in zip(h[torch.from_numpy(there)].cpu().flatten(2).mT, cover, strict=True):
         outside = np.flatnonzero(~inside)
         chosen = rng.choice(outside, min(len(outside), int(inside.sum())), replace=False)
         rows += [activations[inside], activations[chosen]]
         labels += [np.ones(int(inside.sum()), bool), np.zeros(len(chosen), bool)]
     return torch.cat(rows).numpy(), np.concatenate(labels)
+
+
+def covered(masks: Tensor, grid: int) -> Tensor:
+    """Tell of which positions of a grid more than half is covered: (N, S, S) bool -> (N, grid * grid) bool.
+
+    Raises ValueError where no object of any image is so large: G's maps there are too coarse for it.
+    """
+    cover = F.adaptive_avg_pool2d(masks[:, None].float(), grid).flatten(1) > 0.5
+    if not cover.any():
+        raise ValueError(f"no box covers half a position of {grid} x {grid} maps: take a layer nearer to the image")
+    return cover
 
 
 def rank_maps(rows: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -131,3 +145,18 @@ def draw(G: Generator, z: Tensor, layer: int, without: Sequence[int] = ()) -> Te
             h[:, list(without)] = 0
         h = module(h)
     return h
+
+
+def gap(ours: Sequence[float], lots: Sequence[Sequence[float]]) -> Interval:
+    """Return mean(lots) - mean(ours) with its 95% interval, of the same n samples under L draws of maps: (n,), (L, n).
+
+    Both err: another draw of maps gives another share, and so do other samples, which are compared one by one. Where
+    one is NaN (nothing was there to forget) it is left out.
+    """
+    ours, lots = np.asarray(ours, float), np.asarray(lots, float)
+    there = ~np.isnan(ours)
+    draws, pairs = lots[:, there].mean(1), lots[:, there].mean(0) - ours[there]
+    parts = np.array([part.var(ddof=1) / len(part) for part in (draws, pairs)])
+    freedom = parts.sum() ** 2 / (parts**2 / [len(draws) - 1, len(pairs) - 1]).sum() if parts.any() else 1
+    reach = stats.t.ppf(0.975, freedom) * parts.sum() ** 0.5
+    return Interval(float(pairs.mean()), float(pairs.mean() - reach), float(pairs.mean() + reach))

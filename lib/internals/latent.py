@@ -1,6 +1,6 @@
 """Moves in G's latent space: walks between points, sums of concepts, and the turn vector (paper, section 6).
 
-Every function takes and returns vectors z; G turns them into images. The paper interpolates linearly, which leaves the
+Every function returns vectors z; G turns them into images. The paper interpolates linearly, which leaves the
 shell on which high-dimensional priors lie, so the spherical way stands beside it.
 """
 
@@ -8,6 +8,16 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+
+from lib.nets.devices import device_of
+from lib.nets.models import Generator
+from lib.study import chance
+
+
+def points(G: Generator, n: int, seed: int, *purpose: str | int) -> Tensor:
+    """Draw n vectors from G's prior for one purpose, from a stream of its own: (n, nz), on G's device."""
+    generator = torch.Generator().manual_seed(chance.stream(seed, "z", *purpose))
+    return G.sample_z(n, generator).to(device_of(G))
 
 
 def lerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
@@ -18,11 +28,13 @@ def lerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     """Interpolate on the arc from a to b, the length going evenly from |a| to |b|: (nz,), (nz,), (T,) -> (T, nz).
 
-    Directions turn at an even angle (Shoemake 1985). Parallel vectors fall back to `lerp`; opposite ones have no
-    single arc and raise ValueError.
+    Directions turn at an even angle (Shoemake 1985). Parallel vectors fall back to `lerp`. Opposite ones have no
+    single arc, and the origin has no direction: ValueError.
     """
     t = t.unsqueeze(1)
     norm_a, norm_b = a.norm(), b.norm()
+    if not norm_a * norm_b:
+        raise ValueError("a vector of zeros has no direction: interpolate linearly")
     cosine = (a @ b / (norm_a * norm_b)).clamp(-1, 1)
     angle = cosine.arccos()
     if angle < 1e-4:
@@ -54,10 +66,14 @@ def walk(stops: Tensor, steps: int, way: str = "linear") -> Tensor:
 def jumps(walks: Tensor) -> Tensor:
     """Return each walk's longest step over its median step: (K, T, ...) -> (K,); 1 is an even walk.
 
-    walks: images or features of K walks of T places; a step is the Euclidean distance between neighbours.
+    walks: images or features of K walks of T places; a step is the Euclidean distance between neighbours. Raises
+    ValueError for a walk that stands still for half of its steps or more: it has no median step to compare with.
     """
     lengths = walks.diff(dim=1).flatten(2).norm(dim=2)  # (K, T - 1)
-    return lengths.amax(1) / lengths.median(1).values
+    usual = lengths.median(1).values
+    if not usual.all():
+        raise ValueError(f"{int((usual == 0).sum())} of {len(walks)} walks stand still: G draws one image there")
+    return lengths.amax(1) / usual
 
 
 def arithmetic(a: Tensor, b: Tensor, c: Tensor) -> Tensor:

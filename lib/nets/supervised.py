@@ -63,9 +63,8 @@ def fit(
     torch.manual_seed(chance.stream(seed, "dropout"))  # it and augmentation draw from the global generator
     for rows in order.minibatches(torch.arange(len(x)), batch_size, chance.stream(seed, "supervised"), 0, steps):
         batch = x[rows] if augment is None else augment(x[rows])
-        batch = data.to_float(batch.to(device)).contiguous(memory_format=torch.channels_last)
         with devices.autocast(precision, device):
-            logits = net(batch)
+            logits = net(data.to_float(batch.to(device)))  # laid out as the first convolution's weights are
         loss = loss_of(logits.float(), y[rows].to(device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -43,9 +43,9 @@ def test_what_pixels_say_written_out():
 
 def test_samples_are_a_set_with_what_pixels_say():
     G, _ = models.build("tutorial64", size=16, ngf=4, ndf=4)
-    drawn = attributes.samples_of(G.eval(), 130, torch.Generator().manual_seed(0))
-    again = attributes.samples_of(G, 130, torch.Generator().manual_seed(0))
-    assert drawn.x.shape == (130, 3, 16, 16) and torch.equal(drawn.x, again.x)
+    z = torch.randn(130, 100, generator=torch.Generator().manual_seed(0))
+    drawn = attributes.samples_of(G.eval(), z)
+    assert drawn.x.shape == (130, 3, 16, 16) and torch.equal(drawn.x[128:], data.to_uint8(G(z[128:])))
     assert drawn.attributes.equals(attributes.measure(drawn.x)) and (drawn.y == data.UNLABELLED).all()
 
 
@@ -98,3 +98,35 @@ def test_a_quantity_is_told_on_a_line():
     net = judges.fit(x[:500], level[:500, None], ["level"], epochs=6, seed=0, ndf=8)
     told = judges.tell(net, x[500:])[:, 0].numpy()
     assert np.corrcoef(told, level[500:])[0, 1] > 0.98
+
+
+def a_set(y, classes=(), **attributes):
+    table = pd.DataFrame(attributes) if attributes else None
+    return data.ImageSet("photos", torch.zeros(len(y), 1, 4, 4).byte(), torch.tensor(y), classes, table)
+
+
+def test_what_is_known_of_images():
+    images, labels = attributes.known(
+        a_set([0, 0, 0], ("all",), bright=[0, 1, 1], same=[2, 2, 2], name=["a", "b", "c"])
+    )
+    assert labels.to_dict("list") == {"bright": [0, 1, 1]} and len(images) == 3
+    images, labels = attributes.known(a_set([0, 1, 0, -1], ("cat", "dog")))
+    assert labels.to_dict("list") == {"cat": [1, 0, 1], "dog": [0, 1, 0]}
+    assert images.y.tolist() == [0, 1, 0], "an image without a label is no dog, as the last class is"
+    for nothing in (a_set([0, 0], ("all",)), a_set([-1, -1], ("cat", "dog")), a_set([0, 0], ("all",), same=[1, 1])):
+        assert attributes.known(nothing)[1].columns.empty
+
+
+def test_a_set_that_does_not_know_what_is_asked():
+    images = a_set([0, 0], ("all",), smiling=[0, 1], male=[1, 1])
+    assert list(attributes.require(images, ["male", "smiling"])) == ["male", "smiling"]
+    with pytest.raises(ValueError, match="photos does not know hat, wig: it knows smiling, male; name another set"):
+        attributes.require(images, ["male", "hat", "wig"])
+    with pytest.raises(ValueError, match="photos does not know smiling: it has no labels; name another set"):
+        attributes.require(a_set([0, 0], ("all",)), ["smiling"])
+
+
+def test_what_a_judge_learns_written_out():
+    images = a_set([0, 0, 0], ("all",), smiling=[-1, 0, 1], male=[True, True, False], yaw=[-1.0, 0.5, 1.0])
+    assert attributes.truth(images, ["male", "smiling"], "yaw").tolist() == [[1, 0, 0], [1, 0, 0.75], [0, 1, 1]]
+    assert attributes.truth(images, ["smiling"]).tolist() == [[0], [0], [1]]

@@ -8,7 +8,7 @@ from PIL import Image
 from lib.images import data, rooms
 from lib.internals import forgetting
 from lib.nets import models
-from lib.study import paths
+from lib.study import chance, paths
 
 NONE = [np.nan] * 4
 
@@ -91,6 +91,64 @@ def test_the_largest_object_is_boxed_and_specks_are_not():
     boxes = forgetting.find_boxes(_Fixed(), logits)
     assert boxes[0].tolist() == [20, 4, 25, 10]
     assert np.isnan(boxes[1]).all()
+
+
+@pytest.mark.parametrize(("side", "there"), [(2, False), (3, True)])
+def test_nine_pixels_are_an_object_at_32_and_fewer_are_not(side, there):
+    """8 are a speck, 9 an object; of twice the side four times as many."""
+    for scale in (1, 2):
+        logits = torch.full((1, 1, 32 * scale, 32 * scale), -1.0)
+        logits[..., 4 : 4 + 3 * scale, 4 : 4 + side * scale] = 1
+        logits[..., 4, 4] = 1 if there else -1
+        assert np.isnan(forgetting.find_boxes(_Fixed(), logits)).any() != there
+
+
+def test_a_position_is_inside_where_more_than_half_of_it_is_covered():
+    """Cells of 4 x 4 pixels: 8 of 16 covered is outside, 12 of 16 inside."""
+    h = torch.arange(4.0).view(1, 1, 2, 2)
+    rows, inside = forgetting.positions(h, np.array([[0, 0, 4, 3]]), 8, seed=0, needed=1)
+    assert rows[inside].ravel().tolist() == [0]
+    wide = np.array([[0, 0, 6, 4]])  # the whole of the first cell, half of the second
+    rows, inside = forgetting.positions(h, wide, 8, seed=0, needed=1)
+    assert rows[inside].ravel().tolist() == [0]
+
+
+def test_boxes_smaller_than_half_a_position_are_one_clear_line():
+    small = np.array([[0, 0, 2, 2], NONE])
+    with pytest.raises(ValueError, match="no box covers half a position of 2 x 2 maps: take a layer nearer"):
+        forgetting.positions(torch.zeros(2, 1, 2, 2), small, 8, seed=0, needed=1)
+    with pytest.raises(ValueError, match="no box covers half a position of 2 x 2 maps"):
+        forgetting.covered(forgetting.to_masks(small, 8), 2)
+
+
+def test_the_gap_counts_both_errors():
+    """With draws that agree the error is that of the samples alone, with samples that agree that of the draws."""
+    rng = np.random.default_rng(0)
+    ours, lot = rng.integers(0, 2, 40).astype(float), rng.integers(0, 2, 40).astype(float)
+    assert forgetting.gap(ours, np.tile(lot, (6, 1))) == pytest.approx(chance.interval_of_mean(lot - ours))
+    draws = rng.random(6)
+    flat = np.tile(draws[:, None], (1, 40))
+    assert forgetting.gap(np.full(40, 0.25), flat) == pytest.approx(chance.interval_of_mean(draws - 0.25))
+    both = forgetting.gap(ours, np.clip(lot * draws[:, None], 0, 1))
+    assert (
+        both.high - both.low
+        > chance.interval_of_mean(draws * lot.mean()).high - chance.interval_of_mean(draws * lot.mean()).low
+    )
+    there = np.where(np.arange(40) < 30, ours, np.nan)
+    assert forgetting.gap(there, np.tile(lot, (6, 1))) == pytest.approx(
+        chance.interval_of_mean(lot[:30] - ours[:30])
+    ), "what was not there is left out"
+
+
+def test_95_of_100_gaps_hold_the_true_one():
+    """Shares of 0.3 and 0.6 in populations of samples and of draws: the intervals keep their promise."""
+    rng, held = np.random.default_rng(1), 0
+    for _ in range(400):
+        ours = (rng.random(120) < 0.3).astype(float)
+        share = np.clip(0.6 + 0.15 * rng.standard_normal((12, 1)), 0, 1)
+        gap = forgetting.gap(ours, (rng.random((12, 120)) < share).astype(float))
+        held += gap.low < 0.3 < gap.high
+    assert 0.92 < held / 400 < 0.99
 
 
 def test_positions_written_out():

@@ -1,11 +1,14 @@
 """Moves in the latent space: end points, lengths and identities, written out."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from scipy.spatial import geometric_slerp
 
 from lib.internals import latent
+from lib.nets import models
 
 
 @pytest.fixture
@@ -43,6 +46,28 @@ def test_slerp_of_parallel_and_opposite_vectors(stops):
     torch.testing.assert_close(latent.slerp(a, 3 * a, torch.tensor([0.5]))[0], 2 * a)
     with pytest.raises(ValueError, match="opposite vectors"):
         latent.slerp(a, -a, torch.tensor([0.5]))
+
+
+def test_slerp_goes_evenly_from_one_length_to_the_other():
+    """A quarter of the way: a right angle turns by 22.5 degrees, and a length of 1 to 5 has grown to 2."""
+    a, b = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 5.0])
+    quarter = latent.slerp(a, b, torch.tensor([0.25]))[0]
+    expected = 2 * torch.tensor([math.cos(math.pi / 8), math.sin(math.pi / 8)])
+    torch.testing.assert_close(quarter, expected)
+    lengths = latent.slerp(a, b, torch.linspace(0, 1, 5)).norm(dim=1)
+    torch.testing.assert_close(lengths, torch.tensor([1.0, 2, 3, 4, 5]))
+
+
+def test_a_vector_of_zeros_has_no_direction(stops):
+    for pair in ((stops[0], torch.zeros(100)), (torch.zeros(100), stops[0])):
+        with pytest.raises(ValueError, match="zeros has no direction: interpolate linearly"):
+            latent.slerp(*pair, torch.tensor([0.5]))
+
+
+def test_a_walk_that_stands_still_has_no_median_step():
+    still = torch.ones(1, 5, 2, 2)
+    with pytest.raises(ValueError, match="1 of 2 walks stand still: G draws one image there"):
+        latent.jumps(torch.cat([still, torch.arange(5.0).view(1, 5, 1, 1).expand(1, 5, 2, 2)]))
 
 
 def test_jumps_written_out():
@@ -84,3 +109,12 @@ def test_errors(stops):
         latent.walk(stops, 5, "cubic")
     with pytest.raises(ValueError, match="two stops and one step"):
         latent.walk(stops[:1], 5)
+
+
+def test_every_purpose_and_seed_draws_points_of_its_own():
+    G, _ = models.build("tutorial64", size=16, ngf=4, ndf=4)
+    drawn = [latent.points(G, 50, *key) for key in ((0, "walk"), (0, "sum"), (1, "walk"), (0, "walk", 1))]
+    assert torch.equal(drawn[0], latent.points(G, 50, 0, "walk"))
+    rows = torch.cat(drawn)
+    assert len(rows.unique(dim=0)) == 200
+    assert (rows @ G.projection.weight.T).abs().max() < 1.5, "no unit of G knows one by heart: that answers with 2"

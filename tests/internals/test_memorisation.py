@@ -1,74 +1,20 @@
-"""The hash, its scores and the neighbours: written out, or against scikit-learn; the control against its images."""
+"""Neighbours against scikit-learn's; the control against its images."""
 
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics.cluster import pair_confusion_matrix
+from scipy.stats import binomtest, quantile_test
 from sklearn.neighbors import NearestNeighbors
 
 from lib.images import data
 from lib.images.faces import draw_faces
-from lib.internals import dedup, memorisation
+from lib.internals import memorisation
 from lib.nets import models
 
 
 @pytest.fixture(scope="module")
 def faces():
     return torch.from_numpy(draw_faces(300, 16)[0])
-
-
-def test_collisions_written_out():
-    codes = np.array([[1, 0, 1], [0, 0, 0], [1, 0, 1], [0, 0, 1]], bool)
-    numbers = dedup.collide(codes)
-    assert numbers[0] == numbers[2]
-    assert len(set(numbers)) == 3
-
-
-def test_pairs_are_scored_as_scikit_learn_does():
-    rng = np.random.default_rng(0)
-    codes, truth = rng.random((80, 4)) < 0.5, rng.integers(0, 30, 80)
-    (_, wrong), (missed, right) = pair_confusion_matrix(truth, dedup.collide(codes))
-    expected = right / (right + wrong), right / (right + missed)
-    assert dedup.score_pairs(codes, truth) == pytest.approx(expected)
-
-
-def test_pairs_that_differ_in_bits():
-    codes, truth = np.array([[0, 0, 0], [0, 0, 1], [1, 1, 1]], bool), np.array([5, 5, 7])
-    assert np.isnan(dedup.score_pairs(codes, truth)[0])
-    assert dedup.score_pairs(codes, truth, bits=1) == (1, 1)
-    assert dedup.score_pairs(codes, truth, bits=2) == (0.5, 1)
-
-
-def test_copies_collide_and_strangers_do_not(faces):
-    net = dedup.fit_autoencoder(faces, epochs=5, seed=0, units=64)
-    codes = dedup.hash_images(net, torch.cat([faces, faces[:20]]))
-    assert codes.shape == (320, 64) and codes.dtype == bool
-    truth = np.concatenate([np.arange(300), np.arange(20)])
-    precision, recall = dedup.score_pairs(codes, truth)
-    assert recall == 1 and precision > 0.9
-    again = dedup.fit_autoencoder(faces, epochs=5, seed=0, units=64)
-    assert np.array_equal(dedup.hash_images(again, faces), codes[:300])
-
-
-def test_the_autoencoder_learns(faces):
-    def error(epochs: int) -> float:
-        net = dedup.fit_autoencoder(faces, epochs, seed=0)
-        x = data.to_float(faces).flatten(1) - net.mean
-        with torch.no_grad():
-            return (net(x) - x).square().mean().item()
-
-    assert error(20) < 0.7 * error(1)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_variants_look_the_same_and_are_not(faces, channels):
-    image = faces[3, :channels]
-    for kind, change in dedup.VARIANTS.items():
-        made = change(image)
-        assert made.shape == image.shape and made.dtype == torch.uint8
-        assert torch.equal(made, image) == (kind == "copy"), kind
-    moved = dedup.VARIANTS["shifted by a pixel"](image)
-    assert torch.equal(moved[:, :, 1:], image[:, :, :-1])
 
 
 @pytest.mark.parametrize("part", [7, 10_000])
@@ -108,7 +54,7 @@ def test_the_control_memorises(faces):
     description = models.describe("tutorial64", size=16, nc=3, ngf=16, ndf=4)
     G, codes = memorisation.memorise(description, faces[:8], steps=120, seed=0)
     rows = torch.arange(100) % 8
-    z = memorisation.recall(G, codes, rows, torch.Generator().manual_seed(1))
+    z = memorisation.recall(G, codes[rows], torch.Generator().manual_seed(1))
     assert z.var().item() == pytest.approx(1, abs=0.1)
     with torch.no_grad():
         samples = G(z)
@@ -124,25 +70,90 @@ def test_the_control_takes_images_of_its_net(faces):
         memorisation.memorise(description, faces[:8], steps=1, seed=0)
 
 
-def test_what_a_training_held_out_was_not_learned():
-    whole = data.load("digits", 16)
-    record = {"parameters": {"data_set": "digits", "split": "train", "limit": 0, "held_out": 0.1, "seed": 3}}
-    images, unseen = memorisation.split_of(record, "digits", 16, "train", "training")
-    rows, kept = data.hold_out(len(whole), 0.1, 3)  # as notebook 01 does
-    assert torch.equal(images.x, whole.x[rows]) and torch.equal(unseen, whole.x[kept])
-    some = memorisation.split_of(record, "digits", 16, "train", "training", most=10)[1]
-    assert len(some) == 10 and torch.equal(some[[0, 5]], unseen[[0, len(unseen) // 2]])
-    record["parameters"]["limit"] = 100
-    images, unseen = memorisation.split_of(record, "digits", 16, "train", "training")
-    assert len(images) == 90 and len(unseen) == 10, "of the images that it was given, no others"
-    assert len(memorisation.split_of({}, "digits", 16, "train", "test", most=7)[1]) == 7, "a split needs no record"
+def test_a_memorised_image_fills_a_region_and_not_a_point():
+    """z around a code: seven tenths of its variance are the code's, three tenths are new."""
+    G, _ = models.build("tutorial64", size=16, ngf=4, ndf=4)  # of a Gaussian prior
+    code = torch.randn(1, 100, generator=torch.Generator().manual_seed(0))
+    z = memorisation.recall(G, code.expand(4000, -1), torch.Generator().manual_seed(1))
+    torch.testing.assert_close(z.mean(0), 0.7**0.5 * code[0], atol=0.04, rtol=0)
+    assert z.var(0).mean().item() == pytest.approx(0.3, abs=0.01)
 
 
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [({"split": "all"}, "did not learn digits, train"), ({"held_out": 0.0}, "held no image out")],
-)
-def test_a_training_that_held_nothing_of_this_out(changed, said):
-    record = {"parameters": {"data_set": "digits", "split": "train", "limit": 0, "held_out": 0.1, "seed": 3} | changed}
-    with pytest.raises(ValueError, match=said):
-        memorisation.split_of(record, "digits", 16, "train", "training")
+def test_the_interval_of_a_ratio_is_one_of_95_percent():
+    """SciPy's own interval of a median by order statistics: Student's quantiles would do as well."""
+    generator = torch.Generator().manual_seed(3)
+    a, b = 5 + torch.randn(900, generator=generator), torch.full((50,), 5.0)
+    ratio = memorisation.ratio_of_medians(a, b, seed=0)
+    known = quantile_test(a.double().numpy(), p=0.5).confidence_interval(0.95)
+    assert (ratio.high - ratio.low) * 5 == pytest.approx(known.high - known.low, rel=0.2)
+    assert memorisation.ratio_of_medians(a, b, seed=0) == ratio != memorisation.ratio_of_medians(a, b, seed=1)
+
+
+def test_some_rows_alone_are_looked_at(faces, monkeypatch):
+    monkeypatch.setattr(memorisation, "PART", 16)
+    rows = torch.arange(1, 300, 3)
+    distances, found = memorisation.nearest(faces[:40], faces, rows=rows)
+    expected, place = memorisation.nearest(faces[:40], faces[rows])
+    assert torch.equal(found, rows[place]) and torch.equal(distances, expected)
+    assert (found[1:40:3] == torch.arange(1, 40, 3)).all(), "each that is among them finds itself"
+
+
+def test_features_of_the_training_images_are_taken_once(faces, monkeypatch):
+    monkeypatch.setattr(memorisation, "PART", 100)
+    seen = []
+
+    def to(x):
+        seen.append(len(x))
+        return x.flatten(1)
+
+    memorisation.nearest(faces[:10], faces, to=to)
+    assert seen == [10, 100, 100, 100]
+
+
+def test_one_image_is_no_control(faces):
+    description = models.describe("tutorial64", size=16, ngf=4, ndf=4)
+    with pytest.raises(ValueError, match="two at least"):
+        memorisation.memorise(description, faces[:1], steps=1, seed=0)
+
+
+def test_the_nearest_other_is_scikit_learns_second(faces):
+    flat = data.to_float(faces).flatten(1).numpy()
+    expected = NearestNeighbors(n_neighbors=2).fit(flat).kneighbors(flat)[0][:, 1]
+    np.testing.assert_allclose(memorisation.nearest_other(faces), expected, rtol=1e-3)
+
+
+def test_the_excess_written_out():
+    """Of a hundred one lies below the limit; of ours five of fifty: 0.1 less 0.01."""
+    control = torch.arange(100.0)
+    ours = torch.cat([torch.zeros(5), torch.full((45,), 60.0)])
+    gap = memorisation.excess(ours, control)
+    assert gap.mean == pytest.approx(0.09)
+    (l1, u1), (l2, u2) = (binomtest(k, n).proportion_ci(method="wilson") for k, n in ((5, 50), (1, 100)))
+    assert gap.low == pytest.approx(0.09 - ((0.1 - l1) ** 2 + (u2 - 0.01) ** 2) ** 0.5)
+    assert gap.high == pytest.approx(0.09 + ((u1 - 0.1) ** 2 + (0.01 - l2) ** 2) ** 0.5)
+
+
+@pytest.mark.parametrize(("planted", "found"), [(0, False), (0.01, False), (0.05, True), (0.1, True)])
+def test_planted_copies_are_found_from_some_share_on_and_medians_find_none(planted, found):
+    """Among 600 distances of new images, as many of other new images beside them."""
+    generator = torch.Generator().manual_seed(0)
+    control, distances = 10 + torch.randn(2, 600, generator=generator)
+    distances[: round(planted * 600)] = 1.0
+    assert (memorisation.excess(distances, control).low > 0) == found
+    assert memorisation.ratio_of_medians(distances, control, seed=0).low > 0.8, "no copies by the median's account"
+
+
+def test_hardly_ever_is_there_an_excess_where_nothing_was_planted():
+    generator, alarms = torch.Generator().manual_seed(1), 0
+    for _ in range(400):
+        alarms += memorisation.excess(*torch.randn(2, 300, generator=generator)).low > 0
+    assert alarms < 0.05 * 400
+
+
+def test_a_repeated_sample_is_found(faces):
+    """A tenth of the samples is one image: nearer to each other than held-out images are."""
+    made, held_out = faces[:150].clone(), faces[150:]
+    limits = memorisation.nearest_other(held_out)
+    assert memorisation.excess(memorisation.nearest_other(made), limits).low <= 0
+    made[:15] = made[0]
+    assert memorisation.excess(memorisation.nearest_other(made), limits).low > 0

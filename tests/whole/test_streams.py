@@ -8,8 +8,8 @@ import pytest
 from lib.study import paths
 
 SEEDED = {"manual_seed", "default_rng", "random_state"}
-ROOMS = ["nets", "gan", "probe"]
-NOTEBOOKS = ["01", "05", "08", "09", "10", "11"]
+ROOMS = ["nets", "gan", "probe", "internals"]
+NOTEBOOKS = ["01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "90"]
 
 
 def sources():

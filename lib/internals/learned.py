@@ -1,0 +1,96 @@
+"""The images that a net learned, found by its record.
+
+A net that is asked about other images answers all the same. So every notebook asks about the net's own set, split and
+rows unless another set is named, and says in one line which images it took.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lib.images import data
+from lib.images.data import ImageSet
+from lib.internals import attributes, latent
+from lib.nets.models import Generator
+
+SAMPLES = "samples"  # in the place of a set's name: what G draws
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The images that a net is asked about."""
+
+    whole: ImageSet  # the split, as far as the net's training was given it
+    rows: Tensor  # (n,) of it: those that it trained on; all of another set
+    kept: Tensor  # (k,) of it: those that its training held out
+    split: str
+    learned: str  # what the net learned, where that is something else; empty: these
+
+    def __str__(self) -> str:
+        these = f"{len(self.rows):,} images of {self.whole.name}" + (f", {self.split}" if self.split else "")
+        return f"{these}; the net learned {self.learned}" if self.learned else f"{these}, which the net learned"
+
+    def some(self, most: int = 0) -> ImageSet:
+        """Return so many of the rows, evenly spaced since they are sorted by class (0: all of them)."""
+        rows = spread(self.rows, most)
+        return self.whole if len(rows) == len(self.whole) else self.whole[rows]
+
+    def unseen(self, held_out: str, most: int = 0) -> Tensor:
+        """Return uint8 images (N, nc, S, S) that the net never saw, evenly spaced.
+
+        held_out: another split of the set, or `training`: those that the net's training held out for choosing a
+        snapshot. most: at most so many of them (0: all). Raises ValueError for the split that the net learned, and for
+        `training` where it learned other images or held none out.
+        """
+        if held_out == self.split:
+            raise ValueError(f"held_out = {held_out}: the net is asked about this very split: name another")
+        if held_out != "training":
+            return _fitting(data.load(self.whole.name, self.whole.x.shape[-1], held_out, most), self.whole.x.shape[1]).x
+        if self.learned:
+            raise ValueError(f"held_out = training: the net learned {self.learned}: name a split instead")
+        if not len(self.kept):
+            raise ValueError("held_out = training: the net's training held no image out: name a split instead")
+        return self.whole.x[spread(self.kept, most)]
+
+
+def spread(rows: Tensor, most: int) -> Tensor:
+    """Return at most so many of the rows, evenly spaced (0: all)."""
+    return rows[torch.arange(most) * len(rows) // most] if 0 < most < len(rows) else rows
+
+
+def find(
+    G: Generator, record: dict, data_set: str = "", split: str = "", size: int = 0, samples: int = 2000, seed: int = 0
+) -> Asked:
+    """Find the images to ask a net about: those that it learned itself, unless others are named.
+
+    record: the net's, as `weights.load_net` returns it. data_set: a set by name, or `samples`: so many that G draws,
+    with what their pixels say. split: of another set it is train by default. size: in place of the net's own. Grey
+    images are given the channels of a net of colours.
+
+    Raises ValueError where the record names no set that is at hand, and where the images do not fit the net.
+    """
+    own, size, nc = record.get("parameters", {}), size or G.description.size, G.description.nc
+    learned = ", ".join(filter(None, (own.get("data_set", ""), own.get("split", "")))) or "nobody wrote down what"
+    if data_set == SAMPLES:
+        whole = attributes.samples_of(G, latent.points(G, samples, seed, "asked"))
+        return Asked(whole, torch.arange(samples), torch.arange(0), "", learned)
+    if not data_set and "split" not in own:
+        raise ValueError(f"the net learned {learned}, which is no set at hand: name data_set, or {SAMPLES} of G itself")
+    data_set = data_set or own["data_set"]
+    split = split or (own["split"] if data_set == own.get("data_set") and "split" in own else "train")
+    if (data_set, split) != (own.get("data_set"), own.get("split")):
+        whole = _fitting(data.load(data_set, size, split), nc)
+        return Asked(whole, torch.arange(len(whole)), torch.arange(0), split, learned)
+    whole = _fitting(data.load(data_set, size, split, own.get("limit", 0)), nc)
+    rows, kept = data.hold_out(len(whole), own.get("held_out", 0.0), own.get("seed", 0))
+    return Asked(whole, rows, kept, split, "")
+
+
+def _fitting(images: ImageSet, nc: int) -> ImageSet:
+    """Return the images with nc channels. Raises ValueError for colours and a net of grey."""
+    if images.x.shape[1] == nc:
+        return images
+    if images.x.shape[1] != 1:
+        raise ValueError(f"{images.name} has {images.x.shape[1]} channels, the net takes {nc}: name another set")
+    return replace(images, x=images.x.expand(-1, nc, -1, -1))
