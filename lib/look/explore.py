@@ -22,21 +22,34 @@ SIDE = 96  # pixels of one image on the screen, or just above: a whole multiple 
 class Panel(widgets.VBox):
     """Controls above one picture, drawn anew with their values whenever one of them changes."""
 
-    def __init__(self, draw: Callable[..., Tensor], columns: int = 1, side: int = SIDE, **controls: widgets.Widget):
-        """Show draw(**values), images (N, C, H, W), in a grid; `values` are the controls' by their names."""
-        self.draw, self.columns, self.side, self.controls = draw, columns, side, controls
+    def __init__(
+        self,
+        draw: Callable[..., Tensor],
+        columns: int = 1,
+        side: int = SIDE,
+        missing: str = "",
+        **controls: widgets.Widget,
+    ) -> None:
+        """Show draw(**values), images (N, C, H, W), in a grid; `values` are the controls' by their names.
+
+        missing: why there is nothing to draw, which stands in the place of the controls and the picture.
+        """
+        self.draw, self.columns, self.side, self.missing, self.controls = draw, columns, side, missing, controls
         self.picture, self.line = widgets.Image(format="png"), widgets.HTML()
         self.milliseconds: list[float] = []  # a step, from a control's change to the picture's bytes
         for name, control in controls.items():
             control.description = control.description or name.replace("_", " ")
             control.observe(self.step, "value")
-        super().__init__([*controls.values(), self.picture, self.line], layout={"align_items": "flex-start"})
+        shown = [self.line] if missing else [*controls.values(), self.picture, self.line]
+        super().__init__(shown, layout={"align_items": "flex-start"})
         self.step()
 
     def step(self, _: dict | None = None) -> None:
         """Draw the picture for the controls' values; tell what went wrong in the line below it."""
         began = time.perf_counter()
         try:
+            if self.missing:
+                raise ValueError(self.missing)
             with torch.no_grad():
                 images = self.draw(**{name: control.value for name, control in self.controls.items()})
             self.picture.value, width = to_png(images, self.columns)
@@ -48,8 +61,11 @@ class Panel(widgets.VBox):
         self.line.value = f"<small>{self.milliseconds[-1]:.0f} ms</small>"
 
     def _repr_mimebundle_(self, **options: object) -> tuple[dict, dict]:
-        """Show the widget where there is a kernel, its picture on a page without one."""
-        bundle = super()._repr_mimebundle_(**options) | {"image/png": b64encode(self.picture.value).decode()}
+        """Show the widget where there is a kernel, on a page without one its picture, or why there is none."""
+        bundle = super()._repr_mimebundle_(**options)
+        if not self.picture.value:
+            return bundle | {"text/html": self.line.value}, {}
+        bundle |= {"image/png": b64encode(self.picture.value).decode()}
         return bundle, {"image/png": {"width": int(self.picture.width)}}
 
 

@@ -82,6 +82,20 @@ def test_a_panel_is_a_picture_where_there_is_no_kernel():
     assert about == {"image/png": {"width": explore.SIDE}}
 
 
+def test_a_panel_that_has_nothing_to_draw_says_why():
+    panel = explore.Panel(lambda word: 1 / 0, missing="photos has no labels", word=widgets.Dropdown(options=[]))
+    assert panel.line.value == "<b>photos has no labels</b>" and panel.children == (panel.line,)
+    bundle, about = panel._repr_mimebundle_()
+    assert "image/png" not in bundle and "photos has no labels" in bundle["text/html"] and about == {}
+
+
+def test_a_panel_whose_first_picture_fails_is_shown_all_the_same():
+    def draw():
+        raise ValueError("no such layer")
+
+    assert "no such layer" in explore.Panel(draw)._repr_mimebundle_()[0]["text/html"]
+
+
 def test_a_row_of_buttons_fits_its_row_of_images():
     row = explore.buttons(["1", "2", "3"])
     assert (row.value, row.options[2]) == (0, ("3", 2))
