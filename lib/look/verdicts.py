@@ -71,18 +71,23 @@ def _value(entry: str, measure: Measure, numbers: Mapping, target: float) -> dic
         return None
     planted = numbers.get((first, measure.planted))
     known = {"run": entry, "planted": planted and planted["value"], "how": how or "", "marks": a["marks"]}
-    (value, low, high) = _interval(a)
+    known["unlike"] = bool(second) and _images(a) != _images(b)
+    value, low, high = _interval(a)
     if how == "over":
         return known | {"value": value / _interval(b)[0], "low": nan, "high": nan}
     if how == "minus":  # as if independent: too wide where both share images or draws
-        other = _interval(b)
-        value, low, high = (
-            value - other[0],
-            value - other[0] - hypot(value - low, other[2] - other[0]),
-            value - other[0] + hypot(high - value, other[0] - other[1]),
-        )
+        other, other_low, other_high = _interval(b)
+        down, up = hypot(value - low, other_high - other), hypot(high - value, other - other_low)
+        value = value - other
+        low, high = value - down, value + up
         known["marks"] = "".join(sorted(set(a["marks"] + b["marks"])))
     return known | {"value": value - target, "low": low - target, "high": high - target}
+
+
+def _images(line: Mapping) -> str:
+    """Return what a line was measured on, the exact CIFAR-10 by one name wherever it was read from."""
+    data = str(line["data"])
+    return "cifar10" if "cifar10" in data and "cifar10.tar.gz" not in data else data
 
 
 def _interval(line: Mapping) -> tuple[float, float, float]:
@@ -111,6 +116,8 @@ def judge_value(value: Mapping, measure: Measure, level: str, alone: bool) -> tu
     """
     if value["planted"] is not None and side(value["planted"], nan, nan, measure.criterion) == FOR:
         return "", "a planted failure meets the criterion too"
+    if value["unlike"]:
+        return "", "the two were measured on other images"
     if pd.isna(value["low"]) and (alone or value["how"]):
         return "", "no interval, or one of too few draws or trainings"
     found = side(value["value"], value["low"], value["high"], measure.criterion)
