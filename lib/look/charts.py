@@ -62,7 +62,7 @@ def show_values(frame: pd.DataFrame) -> Figure:
         ax.axvline(float(group["criterion"].iloc[0].split()[-1]), color="0.4", linewidth=1, linestyle="--")
         ax.set_yticks(range(len(group)), group["level"] + " · " + group["run"].map(_short), fontsize=7)
         ax.set_title(f"{unit} ({group['criterion'].iloc[0]})", fontsize=8, loc="left")
-        if unit.startswith("times"):
+        if unit.startswith("times") and (group["low"] > 0).all():
             ax.set_xscale("log")
             ax.xaxis.set_major_formatter("{x:g}")
             ax.xaxis.set_minor_formatter("")

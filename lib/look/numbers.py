@@ -107,7 +107,7 @@ def number_of(values: pd.DataFrame, claim: str, level: str) -> str:
         (line,) = first.itertuples()
         return f"{number(line.value, line.low, line.high)}{marks} {unit}"
     spread = first["value"]
-    reach = f"{_short(spread.min())} to {_short(spread.max())}, {len(spread)} trainings"
+    reach = f"{_short(spread.min())} to {_short(spread.max())}, {len(spread)} runs"
     return f"{_short(spread.mean())} ({reach}){marks} {unit}"
 
 
@@ -117,7 +117,9 @@ def number(value: float, low: float = nan, high: float = nan) -> str:
 
 
 def _short(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    """Write three digits, trailing zeros too, and all of a large number."""
+    told = "0" if value == 0 else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".removesuffix(".")
+    return told.replace("-", "−")
 
 
 def grid(head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:

@@ -1,6 +1,7 @@
 """Claims as data: what is wrong in them is refused by name, and each has its records."""
 
 import json
+import subprocess
 
 import pandas as pd
 import pytest
@@ -95,6 +96,13 @@ def test_the_claims_of_this_study():
     assert 25 <= len(found) <= 40
     claims.check_records(found, pd.read_csv(paths.TABLE))
     assert {claim.notebook for claim in found.values()} <= set(identity.notebooks())
+
+
+def test_git_keeps_the_claims():
+    """data/ holds what was downloaded too, which git leaves out."""
+    git = ["git", "-C", str(paths.ROOT), "ls-files", "--error-unmatch", str(claims.CLAIMS)]
+    inside = subprocess.run([*git[:3], "rev-parse"], capture_output=True).returncode == 0
+    assert not inside or subprocess.run(git, capture_output=True).returncode == 0
 
 
 def test_each_training_has_one_value():

@@ -101,13 +101,14 @@ def test_one_number_of_a_claim():
         "claim": "a", "level": "toy", "metric": "m", "unit": "points", "side": ["for", "open", ""],
         "value": [1.0, 2.0, 9.0], "low": [0.5, 0, 0], "high": [1.5, 4, 9], "marks": ["†", "", "‡"],
     })  # fmt: skip
-    assert numbers.number_of(values, "a", "toy") == "1.5 (1 to 2, 2 trainings)† points"
-    assert numbers.number_of(values[:1], "a", "toy") == "1 (0.5 to 1.5)† points"
+    assert numbers.number_of(values, "a", "toy") == "1.50 (1.00 to 2.00, 2 runs)† points"
+    assert numbers.number_of(values[:1], "a", "toy") == "1.00 (0.500 to 1.50)† points"
 
 
 def test_numbers_are_written_short():
     assert numbers.number(1423.4, 0.0167, 71234.5) == "1,423 (0.0167 to 71,234)"
-    assert numbers.number(-6.9231) == "-6.92"
+    assert numbers.number(-6.9231) == "−6.92"
+    assert numbers.number(12.0, 0, 100) == "12.0 (0 to 100)"
 
 
 def test_a_readme_without_its_marks_is_refused(table):
