@@ -55,7 +55,12 @@ def known(images: ImageSet) -> tuple[ImageSet, pd.DataFrame]:
 
 
 def require(images: ImageSet, names: Sequence[str]) -> pd.DataFrame:
-    """Return these attributes of the images, N rows. Raises ValueError for a set that does not know one of them."""
+    """Return these attributes of the images, N rows.
+
+    Raises ValueError where the set does not know one, or one is named twice.
+    """
+    if twice := [name for name in dict.fromkeys(names) if list(names).count(name) > 1]:
+        raise ValueError(f"{', '.join(twice)}: an attribute is named twice")
     there = [] if images.attributes is None else list(images.attributes)
     if missing := [name for name in names if name not in there]:
         knows = f"it knows {', '.join(there)}" if there else "it has no labels"

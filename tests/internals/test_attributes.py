@@ -124,6 +124,8 @@ def test_a_set_that_does_not_know_what_is_asked():
         attributes.require(images, ["male", "hat", "wig"])
     with pytest.raises(ValueError, match="photos does not know smiling: it has no labels; name another set"):
         attributes.require(a_set([0, 0], ("all",)), ["smiling"])
+    with pytest.raises(ValueError, match="^male: an attribute is named twice"):
+        attributes.require(images, ["male", "smiling", "male"])
 
 
 def test_what_a_judge_learns_written_out():
