@@ -2,18 +2,14 @@
 
 A GAN reads the same small images hundreds of times; decoding them each time starves the nets. Every source is
 therefore decoded once per size into one uint8 array (N, C, H, W), in memory or memory-mapped, and no loader process
-stands between the array and the net. A packed set is whole or absent: it is written to a folder of another name,
-checksummed, and renamed when it is complete.
+stands between the array and the net.
 """
 
 import hashlib
 import json
-import os
 import re
-import shutil
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
@@ -21,19 +17,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
-from PIL import Image, UnidentifiedImageError
+from filelock import FileLock, Timeout
 from torch import Tensor
-from tqdm import tqdm
 
-from lib.images import sources
-from lib.images.sources import Decode, Source
-from lib.study import chance, paths
+from lib.images import packing, sources
+from lib.images.files import first_line
+from lib.images.labels import UNLABELLED, split_of
+from lib.study import chance, manifest, paths
 
-UNLABELLED = -1
-FORMAT = 1  # of a packed set; raise it when packing changes, and every set is packed anew
+FORMAT = 2  # of a packed set; raise it when packing changes, and every set is packed anew
 IN_MEMORY = 2 * 2**30  # bytes; a larger selection stays on disk, memory-mapped
-WORKERS = min(8, os.cpu_count() or 1)  # threads that decode; Pillow lets go of the interpreter's lock
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +38,8 @@ class ImageSet:
     y: Tensor  # int64 (N,): index into classes, UNLABELLED where there is no label
     classes: tuple[str, ...] = ()
     attributes: pd.DataFrame | None = None  # N rows
+    notes: tuple[str, ...] = ()  # what was told when the set was packed
+    recorded: str = ""  # the checksum, where the packed set has it
 
     def __len__(self) -> int:
         return len(self.x)
@@ -53,7 +48,8 @@ class ImageSet:
         attributes = self.attributes
         if attributes is not None:
             attributes = attributes.iloc[rows if isinstance(rows, slice) else np.asarray(rows)].reset_index(drop=True)
-        return replace(self, x=self.x[rows], y=self.y[rows], attributes=attributes)
+        recorded = self.recorded and _checksum_of_rows(self.recorded, np.arange(len(self))[rows], len(self))
+        return replace(self, x=self.x[rows], y=self.y[rows], attributes=attributes, recorded=recorded)
 
     def labelled(self) -> "ImageSet":
         """Return the images that have a label, and say how many have none. Raises ValueError where all have none."""
@@ -62,13 +58,20 @@ class ImageSet:
             raise ValueError(f"{self.name}: none of its {len(self)} images has a label; name another split or set")
         if len(rows) == len(self):
             return self
-        print(f"{self.name}: {len(self) - len(rows)} of {len(self)} images have no label, and are left out")
+        packing.say(self.name, f"{len(self) - len(rows)} of {len(self)} images have no label, and are left out")
         return self[rows]
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of the images, in hex: what a training depends on."""
-        return _sha256(self.x.numpy())
+        """SHA-256 that stands for the images, in hex: what a training depends on."""
+        return self.recorded or hashlib.sha256(self.x.numpy()).hexdigest()
+
+
+def _checksum_of_rows(whole: str, rows: np.ndarray, n: int) -> str:
+    """Return the checksum of some rows of n images whose checksum is known; no pixel is read."""
+    if np.array_equal(rows, np.arange(n)):
+        return whole
+    return hashlib.sha256(whole.encode() + rows.astype("<i8").tobytes()).hexdigest()
 
 
 def to_float(x: Tensor) -> Tensor:
@@ -97,21 +100,49 @@ def load(name: str, size: int, split: str = "train", limit: int = 0, root: Path 
     """Load a set by name at `size` x `size` pixels, packing it at the first call.
 
     name: `digits`, `toy-faces[:N]`, `toy-rooms[:N]`, one of torchvision's, `tar:PATH` or `folder:PATH` (PATH may be a
-    glob over shards). split: one split, several joined by `+`, or `all`. limit: at most so many images (0: all),
-    evenly spaced, since rows are sorted by class. root: the folder of downloads and packed sets. Raises ValueError for
-    a name, split or size that does not exist and for a file that cannot be read, OSError where it cannot write.
+    glob over shards). split: one split, several joined by `+`, or `all`. limit: so many images (0: all), evenly
+    spaced, since rows are sorted by class. root: the folder of downloads and packed sets. Raises ValueError for a
+    name, split or size that does not exist, a split given twice, fewer images than the limit and a file that cannot be
+    read, OSError where it cannot write.
     """
     for what, value, least in (("image size", size, 1), ("limit", limit, 0)):
         if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
             raise ValueError(f"{what} {value!r}: must be a whole number of at least {least}")
-    return _read(name, _packed(name, int(size), Path(root or paths.data_root()), split), split, int(limit))
+    folder, meta = _open(name, int(size), split, root)
+    ranges = _ranges(name, meta, split)
+    rows = np.concatenate([np.arange(part["start"], part["stop"]) for part in ranges])
+    parts = [part["sha256"] for part in ranges]
+    recorded = parts[0] if len(parts) == 1 else hashlib.sha256("+".join(parts).encode()).hexdigest()
+    if limit > len(rows):
+        raise ValueError(f"limit {limit}: {name} has {len(rows)} images in {split}; ask for no more, or 0 for all")
+    if limit:
+        some = np.arange(limit) * len(rows) // limit
+        recorded, rows = _checksum_of_rows(recorded, some, len(rows)), rows[some]
+    try:
+        y, table = torch.from_numpy(np.load(folder / "y.npy")), None
+        if "attributes" in meta:
+            table = pd.read_csv(folder / "attributes.csv", keep_default_na=False, na_values=[""])
+            table = table.astype(meta["attributes"]).iloc[rows].reset_index(drop=True)
+        x = _take(folder, meta, rows, recorded)
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        raise _damaged(folder, first_line(error)) from error
+    return ImageSet(name, torch.from_numpy(x), y[rows], tuple(meta["classes"]), table, tuple(meta["notes"]), recorded)
 
 
-# --- packing -------------------------------------------------------------------------------------------------------
+def names(name: str, size: int, split: str = "train", root: Path | None = None) -> list[str]:
+    """Return the class and file name, `class/file`, of each image of `load(name, size, split)`."""
+    folder, meta = _open(name, size, split, root)
+    lines = (folder / "names.txt").read_text(encoding="utf-8").split("\n")
+    found = [line for part in _ranges(name, meta, split) for line in lines[part["start"] : part["stop"]]]
+    return [line.partition("/")[2] for line in found]
 
 
-def _packed(name: str, size: int, root: Path, split: str) -> Path:
-    """Return the folder of the packed set of this name and size, making it where it is missing."""
+def _open(name: str, size: int, split: str, root: Path | None) -> tuple[Path, dict]:
+    """Return the folder of the packed set of this name and size, making it where it is missing, and its record.
+
+    Each file is compared with the record's digest; `manifest` reads it for this only where it has changed.
+    """
+    root = Path(root or paths.data_root())
     fingerprint, open_source = sources.find(name, size, root, split)
     kind, _, rest = name.partition(":")
     identity = [FORMAT, kind if kind in ("tar", "folder") else name, size, fingerprint]
@@ -121,164 +152,78 @@ def _packed(name: str, size: int, root: Path, split: str) -> Path:
     if not (folder / "meta.json").exists():
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{folder}.lock"):
+            with _locked(name, folder):
                 if not (folder / "meta.json").exists():  # another process may have packed it meanwhile
-                    _pack(name, size, open_source(), folder)
+                    packing.pack(name, size, open_source(), folder)
         except OSError as error:
             if error.errno is None:
                 raise
             way_out = "make room there, or set STUDY_DATA to a folder that can be written"
             raise OSError(error.errno, f"cannot pack {name} ({error.strerror}): {way_out}", str(root)) from error
-    return folder
-
-
-def _pack(name: str, size: int, source: Source, folder: Path) -> None:
-    """Write a packed set under another name, and rename it when it is whole."""
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
-    for remains in (unfinished, folder):  # of a process that was killed; of a set without its meta.json
-        shutil.rmtree(remains, ignore_errors=True)
-    unfinished.mkdir()
     try:
-        keys = sorted(source.keys)
-        classes, y = _label(keys)
-        order = sorted(range(len(keys)), key=source.keys.__getitem__)  # row -> image
-        shape = _write_images(name, size, source, order, unfinished / "x.npy")
-        np.save(unfinished / "y.npy", y)
-        meta = {"name": name, "size": size, "shape": shape, "classes": classes, "splits": {}}
-        if source.attributes is not None:
-            source.attributes.iloc[order].to_csv(unfinished / "attributes.csv", index=False)
-            meta["attributes"] = {str(column): str(dtype) for column, dtype in source.attributes.dtypes.items()}
-        x = np.load(unfinished / "x.npy", mmap_mode="r")
-        names = np.array([split for split, _, _ in keys])
-        for split in sorted(set(names.tolist())):
-            start, stop = np.searchsorted(names, split), np.searchsorted(names, split, side="right")
-            meta["splits"][split] = {"start": int(start), "stop": int(stop), "sha256": _sha256(x[start:stop])}
-        meta["bytes"] = (unfinished / "x.npy").stat().st_size
-        (unfinished / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
-        unfinished.rename(folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        changed = [file for file, digest in meta["files"].items() if manifest.of_file(folder / file) != digest]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder, first_line(error)) from error
+    if changed:
+        raise _damaged(folder, f"{changed[0]} is not what was packed")
+    return folder, meta
 
 
-def _label(keys: list[tuple[str, str, str]]) -> tuple[tuple[str, ...], np.ndarray]:
-    """Return the classes, those of the train split where there is one, and each image's index into them."""
-    splits = {split for split, _, _ in keys}
-    classes = tuple(sorted({c for split, c, _ in keys if split == "train" or "train" not in splits} - {""}))
-    if classes in ((), ("all",)):
-        classes, index = ("all",), {"": 0, "all": 0}
-    else:
-        index = {c: i for i, c in enumerate(classes)}
-    unlabelled = ("unlabelled", "unlabeled")
-    return classes, np.array([UNLABELLED if s in unlabelled else index.get(c, UNLABELLED) for s, c, _ in keys])
-
-
-def _write_images(name: str, size: int, source: Source, order: list[int], path: Path) -> tuple[int, int, int, int]:
-    """Decode every image into its row of one .npy file. Returns the array's shape."""
-    where, first = next(iter(source.read()))
-    mode = _decode(where, first, size, None)[0]
-    shape = (len(order), 1 if mode == "L" else 3, size, size)
-    row_of = np.argsort(order)  # image -> row
-    # Written, not memory-mapped: on a full disk a write raises an error, and a page that cannot be stored kills us.
-    with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        start, stride = file.tell(), shape[1] * size * size
-        bar = tqdm(row_of.tolist(), desc=f"packing {name} at {size}", unit=" images", delay=3, mininterval=10)
-        for row, pixels in zip(bar, _decode_all(source, size, mode), strict=True):
-            file.seek(start + row * stride)
-            file.write(pixels)
-        file.flush()
-        os.fsync(file.fileno())
-    return shape
-
-
-def _decode_all(source: Source, size: int, mode: str) -> Iterator[np.ndarray]:
-    """Yield every image's pixels in the source's order, some images being decoded ahead."""
-    pending = deque()
-    with ThreadPoolExecutor(WORKERS) as pool:
-        for where, decode in source.read():
-            pending.append(pool.submit(_decode, where, decode, size, mode))
-            if len(pending) > 16 * WORKERS:
-                yield pending.popleft().result()[1]
-        while pending:
-            yield pending.popleft().result()[1]
-
-
-def _decode(where: str, decode: Decode, size: int, mode: str | None) -> tuple[str, np.ndarray]:
-    """Return the image's mode, L or RGB, and its pixels (C, size, size), in `mode` where one is given."""
+@contextmanager
+def _locked(name: str, folder: Path) -> Iterator[None]:
+    """Hold the lock of a packed set; say so where another process has it."""
+    lock = FileLock(f"{folder}.lock")
     try:
-        image = decode()
-        if image.mode.startswith("I"):  # 16 bits of grey, of which Pillow's own conversion keeps the lowest
-            image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-        if image.mode == "P" and "transparency" in image.info:
-            image = image.convert("RGBA")
-        mode = mode or ("L" if image.mode in ("1", "L", "LA", "F") else "RGB")
-        pixels = np.asarray(_crop(image.convert(mode), size))  # (size, size) or (size, size, 3)
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{where}: is not an image; replace or remove it") from error
-    except Exception as error:  # OSError, SyntaxError, ValueError, struct.error: a decoder meets bad bytes in many ways
-        raise ValueError(f"{where}: cannot be decoded ({sources.first_line(error)}); replace or remove it") from error
-    return mode, np.ascontiguousarray(pixels[None] if mode == "L" else pixels.transpose(2, 0, 1))
-
-
-def _crop(image: Image.Image, size: int) -> Image.Image:
-    """Resize the short side to `size`, then cut out the centre: the paper's min-resized centre crop."""
-    width, height = image.size
-    if (width, height) != (size, size):
-        short = min(width, height)
-        width, height = max(size, round(width * size / short)), max(size, round(height * size / short))
-        left, top = (width - size) // 2, (height - size) // 2
-        image = image.resize((width, height), Image.Resampling.BICUBIC)  # antialiases
-        image = image.crop((left, top, left + size, top + size))
-    return image
-
-
-# --- reading -------------------------------------------------------------------------------------------------------
-
-
-def _read(name: str, folder: Path, split: str, limit: int) -> ImageSet:
-    """Read the wanted rows of a packed set. A damaged set is one clear error."""
+        lock.acquire(timeout=1)
+    except Timeout:
+        packing.say(name, "another process packs this set; waiting for it")
+        lock.acquire()
     try:
-        meta = json.loads((folder / "meta.json").read_text())
-        if (there := (folder / "x.npy").stat().st_size) != meta["bytes"]:
-            raise ValueError(f"x.npy has {there} bytes of {meta['bytes']}")
-        array = np.load(folder / "x.npy", mmap_mode="c")  # torch wants to be able to write; c keeps that off the disk
-        y = torch.from_numpy(np.load(folder / "y.npy"))
-        table = None
-        if "attributes" in meta:
-            table = pd.read_csv(folder / "attributes.csv", keep_default_na=False, na_values=[""])
-            table = table.astype(meta["attributes"])
-        if {len(array), len(y), len(array if table is None else table)} != {meta["shape"][0]}:
-            raise ValueError("its parts differ in length")
-        splits = {s: (part["start"], part["stop"], part["sha256"]) for s, part in meta["splits"].items()}
-        classes = tuple(meta["classes"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        raise _damaged(folder, sources.first_line(error)) from error
+        yield
+    finally:
+        lock.release()
 
-    wanted = list(splits) if split == "all" else split.split("+")
-    for s in wanted:
-        if s not in splits:
-            raise ValueError(f"{name} has no split {s!r}: it has {', '.join(splits)}; join several by +, or say all")
-    rows = np.concatenate([np.arange(*splits[s][:2]) for s in wanted])
-    in_memory = len(rows) * array[0].nbytes <= IN_MEMORY
-    if in_memory and not 0 < limit < len(rows):
-        for start, stop, sha256 in (splits[s] for s in wanted):
-            if _sha256(array[start:stop]) != sha256:
-                raise _damaged(folder, "x.npy does not have the checksum it was packed with")
-    if 0 < limit < len(rows):
-        rows = rows[np.arange(limit) * len(rows) // limit]
-    if np.all(np.diff(rows) == 1):  # a slice is a view, of the file where the file is large
-        x = array[rows[0] : rows[-1] + 1]
-        x = np.array(x) if in_memory else x
-    else:
-        x = array[rows]
-    attributes = None if table is None else table.iloc[rows].reset_index(drop=True)
-    return ImageSet(name, torch.from_numpy(x), y[rows], classes, attributes)
+
+def _ranges(name: str, meta: dict, split: str) -> list[dict]:
+    """Return the packed rows of the splits that are asked for, in that order."""
+    there = meta["splits"]
+    if split == "all":
+        return list(there.values())
+    wanted = [word if word in there else split_of(word) or word for word in split.split("+")]
+    for i, word in enumerate(wanted):
+        if word not in there:
+            raise ValueError(f"{name} has no split {word!r}: it has {', '.join(there)}; join several by +, or say all")
+        if word in wanted[:i]:
+            raise ValueError(f"split {split!r}: {word} is there twice, and its images would count twice")
+    return [there[word] for word in wanted]
+
+
+def _take(folder: Path, meta: dict, rows: np.ndarray, checksum: str) -> np.ndarray:
+    """Return rows of the packed array: in memory, or where they are many memory-mapped, and then never a copy in it.
+
+    Many rows that are no neighbours get a file of their own beside the array, made once.
+    """
+    x = np.load(folder / "x.npy", mmap_mode="c")  # torch wants to be able to write; c keeps that off the disk
+    if list(x.shape) != meta["shape"]:
+        raise ValueError(f"x.npy is {x.shape}, not {tuple(meta['shape'])}")
+    in_memory = len(rows) * x[0].nbytes <= IN_MEMORY
+    if np.all(np.diff(rows) == 1):
+        x = x[rows[0] : rows[-1] + 1]
+        return np.array(x) if in_memory else x
+    if in_memory:
+        return x[rows]
+    path = folder / f"x-{checksum[:12]}.npy"
+    with FileLock(f"{folder}.lock"):
+        if not path.exists():
+            part = path.with_suffix(".unfinished")
+            joined = np.lib.format.open_memmap(part, "w+", np.uint8, (len(rows), *x.shape[1:]))
+            for start in range(0, len(rows), packing.BLOCK):
+                joined[start : start + packing.BLOCK] = x[rows[start : start + packing.BLOCK]]
+            joined.flush()
+            part.rename(path)
+    return np.load(path, mmap_mode="c")
 
 
 def _damaged(folder: Path, why: str) -> ValueError:
     return ValueError(f"{folder}: a damaged packed set ({why}); delete this folder and the set is packed again")
-
-
-def _sha256(x: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(x)).hexdigest()

@@ -16,10 +16,10 @@ from scipy import ndimage, stats
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from lib.images import sources
+from lib.images import data
 from lib.nets import supervised
 from lib.nets.models import Generator
-from lib.study import chance, paths
+from lib.study import chance
 from lib.study.chance import Interval
 
 LEAST = 9  # pixels of an object that counts, at 32 x 32; it grows with the image
@@ -65,8 +65,7 @@ def read_boxes(table: Path, data_set: str, size: int) -> tuple[np.ndarray, Tenso
     Raises ValueError that names the first file which the set does not have.
     """
     drawn = pd.read_csv(table)
-    keys = sorted(sources.find(data_set, size, paths.data_root(), "train")[1]().keys)
-    row_of = {f"{key[1]}/{key[2]}": row for row, key in enumerate(key for key in keys if key[0] == "train")}
+    row_of = {name: row for row, name in enumerate(data.names(data_set, size))}
     missing = sorted(set(drawn["file"]) - row_of.keys())
     if missing:
         raise ValueError(f"{data_set} has no training image {missing[0]}, which {table.name} names")

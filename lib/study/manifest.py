@@ -64,15 +64,18 @@ def of_net(value: object) -> str:
     if not isinstance(value, str) or value.startswith("run:"):
         return ""
     path = Path(value).expanduser() if value.endswith(".safetensors") else paths.NETS / f"{value}.safetensors"
-    if not path.is_file():
-        return ""
+    return of_file(path) if path.is_file() else ""
+
+
+def of_file(path: Path) -> str:
+    """Return the digest of one file's content, in hex. OSError names a file that cannot be read."""
     with closing(_Memory()) as memory:
         return _digest(path, memory)
 
 
 def places(path: str) -> list[Path]:
     """Return the archives or folders that the PATH of a source means, sorted: one, or those that a glob finds."""
-    found = paths.find_source(path)
+    found = paths.find_source(path).absolute()
     return [found] if found.exists() else sorted(found.parent.glob(found.name))
 
 
