@@ -1,6 +1,7 @@
 """Files and values from strangers: they are data, and never run."""
 
 import ast
+import hashlib
 import io
 import json
 import os
@@ -94,7 +95,9 @@ def test_a_packed_set(file, trace, tmp_path):
     meta = packed.with_name("meta.json")
     content = as_numpy(trace)
     packed.write_bytes(content)
-    meta.write_text(re.sub(r'"bytes": \d+', f'"bytes": {len(content)}', meta.read_text()))
+    known = json.loads(meta.read_text())
+    known["files"][file] = hashlib.sha256(content).hexdigest()[:32]  # as its maker would write it
+    meta.write_text(json.dumps(known))
     with pytest.raises(ValueError, match="a damaged packed set"):
         data.load("digits", 8, root=tmp_path / "data")
 
@@ -161,7 +164,7 @@ def test_archives_write_nothing_outside_the_packed_set(tmp_path):
     path = tmp_path / "in" / "images.tar"
     path.parent.mkdir()
     with tarfile.open(path, "w") as archive:
-        for name in ("../../climbed.png", str(tmp_path / "absolute.png"), "train/a/1.png", "train/a/2.png"):
+        for name in ("../../climbed.png", "/train/a/absolute.png", "train/a/1.png", "train/a/2.png"):
             member = tarfile.TarInfo(name)
             member.size = len(png())
             archive.addfile(member, io.BytesIO(png()))
@@ -180,7 +183,8 @@ def test_archives_write_nothing_outside_the_packed_set(tmp_path):
     made = {*tmp_path.rglob("*")} - before
     assert made
     assert all(p.is_relative_to(tmp_path / "data") for p in made), made
-    assert {p.name for p in made if p.is_file() and p.suffix != ".lock"} == {"x.npy", "y.npy", "meta.json"}
+    written = {p.name for p in made if p.is_file() and p.suffix not in (".lock", ".sqlite")}
+    assert written == {"x.npy", "y.npy", "names.txt", "meta.json"}
 
 
 def test_jupyter_listens_here_alone_and_asks_for_its_token():
