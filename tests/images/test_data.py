@@ -6,6 +6,7 @@ import os
 import shutil
 import tarfile
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -265,9 +266,15 @@ def test_a_second_process_says_that_it_waits(tmp_path, monkeypatch, capsys):
     load("tar:a.tar", 8)
     folder = packed_folder(tmp_path)
     (folder / "meta.json").unlink()
-    lock = FileLock(f"{folder}.lock")
-    lock.acquire()
-    threading.Timer(1.5, lock.release).start()
+    held = threading.Event()
+
+    def hold() -> None:
+        with FileLock(f"{folder}.lock"):
+            held.set()
+            time.sleep(1.5)
+
+    threading.Thread(target=hold).start()
+    held.wait()
     assert len(load("tar:a.tar", 8)) == 3
     assert capsys.readouterr().err.count("another process packs this set; waiting for it") == 1
 
