@@ -39,24 +39,75 @@ class Settings:
     precision: str  # float32, or bfloat16 (autocast; weights and Adam stay float32)
     seed: int
     compile: bool = False  # torch.compile: on a GPU not measured yet
+    flip: bool = False  # mirror real images, each with probability 1/2
+    augment: str = ""  # change real images and samples alike before D: of AUGMENTATIONS, joined by +
+    lr_decay: float = 0.0  # last share of the training, over which the rate falls linearly to 0
+    real_label: float = 1.0  # what D shall answer to real images; below 1: one-sided labels
 
     def __post_init__(self) -> None:
         for name, least in {"batch_size": 2, "seed": 0}.items():
             value = getattr(self, name)
             if not isinstance(value, Integral) or isinstance(value, bool) or not least <= value < 2**32:
                 raise ValueError(f"{name} = {value!r}: must be a whole number from {least} to {2**32 - 1}")
-        for name in ("epochs", "lr", "beta1", "weight_decay"):
+        for name in ("epochs", "lr", "beta1", "weight_decay", "lr_decay", "real_label"):
             value = getattr(self, name)
             if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value) or value < 0:
                 raise ValueError(f"{name} = {value!r}: must be a number, and not below 0")
-        for name in ("epochs", "lr"):
+        for name in ("epochs", "lr", "real_label"):
             if getattr(self, name) == 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be above 0")
+        for name in ("lr_decay", "real_label"):
+            if getattr(self, name) > 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: must not be above 1")
         if self.beta1 >= 1:
             raise ValueError(f"beta1 = {self.beta1}: must be below 1")
+        if self.augment and not set(self.augment.split("+")) <= AUGMENTATIONS.keys():
+            raise ValueError(f"augment = {self.augment!r}: join some of {', '.join(AUGMENTATIONS)} by +; empty: none")
         for name, choices in {"update": ("both", "alternate"), "precision": devices.PRECISIONS}.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} = {getattr(self, name)!r}: choose one of {', '.join(choices)}")
+
+
+# --- what D sees in place of an image. Differentiable, so that G learns through it (Zhao et al. 2020, DiffAugment).
+# Drawn on the device, without a branch, so that a GPU can record it.
+
+
+def flip(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image (N, C, H, W) with probability 1/2."""
+    return torch.where(_uniform(x, generator) < 0.5, x.flip(3), x)
+
+
+def shift(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Move each image by up to an eighth of its side, each way; what comes in is 0."""
+    n, _, side, _ = x.shape
+    reach, at = side // 8, torch.arange(side, device=x.device)
+    by = torch.randint(-reach, reach + 1, (2, n, 1, 1, 1), generator=generator, device=x.device)
+    down, right = (at[:, None] == at + by).to(x.dtype)  # (n, 1, side, side): what row i takes from row j
+    return down @ x @ right.mT
+
+
+def cutout(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Set a square of half the side, its centre anywhere in the image, to 0."""
+    n, _, side, _ = x.shape
+    centre = torch.rand((2, n, 1), generator=generator, device=x.device) * side
+    rows, columns = (torch.arange(side, device=x.device) + 0.5 - centre).abs() < side / 4  # (n, side)
+    return x * ~(rows[:, None, :, None] & columns[:, None, None, :])
+
+
+def colour(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Change each image's brightness by up to 0.5, its saturation by up to a factor 2, its contrast by up to 1.5."""
+    x = x + _uniform(x, generator) - 0.5
+    grey = x.mean(1, keepdim=True)
+    x = grey + (x - grey) * 2 * _uniform(x, generator)
+    mean = x.mean((1, 2, 3), keepdim=True)
+    return mean + (x - mean) * (0.5 + _uniform(x, generator))
+
+
+def _uniform(x: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.rand((len(x), 1, 1, 1), generator=generator, device=x.device)
+
+
+AUGMENTATIONS = {"shift": shift, "cutout": cutout, "colour": colour}
 
 
 @dataclass
@@ -67,6 +118,7 @@ class Training:
     D: Discriminator
     settings: Settings
     device: torch.device
+    total: int = 0  # minibatches, where the rate depends on them
     step: int = 0
     seconds: float = 0.0  # spent on minibatches, gathering them included, over all sittings
     samples: dict[int, Tensor] = field(default_factory=dict)  # step -> uint8 (SAMPLES, nc, size, size)
@@ -78,9 +130,11 @@ class Training:
             if self.settings.compile:
                 net.compile()
         s, on_gpu = self.settings, self.device.type == "cuda"
-        how = {"weight_decay": s.weight_decay, "fused": True, "capturable": on_gpu}
-        self.optimizers = {
-            name: torch.optim.Adam(net.parameters(), s.lr, (s.beta1, 0.999), **how)
+        how = {"betas": (s.beta1, 0.999), "weight_decay": s.weight_decay, "fused": True, "capturable": on_gpu}
+        self.optimizers = {  # a rate that changes is a tensor, which a recorded minibatch reads
+            name: torch.optim.Adam(
+                net.parameters(), torch.tensor(s.lr, device=self.device) if s.lr_decay else s.lr, **how
+            )
             for name, net in (("G", self.G), ("D", self.D))
         }
         self.z_generator = torch.Generator(self.device).manual_seed(chance.stream(s.seed, "z", "training"))
@@ -96,6 +150,10 @@ class Training:
         On a GPU the next call overwrites them.
         """
         play = self.plays[self.step % len(self.plays)]
+        if self.settings.lr_decay:
+            left = (1 - self.step / self.total) / self.settings.lr_decay
+            for optimizer in self.optimizers.values():
+                optimizer.param_groups[0]["lr"].fill_(self.settings.lr * min(1, left))
         self.step += 1
         return play(x)
 
@@ -104,6 +162,7 @@ class Training:
             fake = self.G(self.G.sample_z(len(x), self.z_generator))
         measured = {}
         if "D" in turn:
+            x = flip(x, self.z_generator) if self.settings.flip else x
             measured |= self._update_D(x, fake.detach())
         if "G" in turn:
             measured |= self._update_G(fake)
@@ -111,8 +170,8 @@ class Training:
 
     def _update_D(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         with self._autocast():  # two passes: batch norm sees real images and samples apart
-            on_real, on_fake = self.D(real).float(), self.D(fake).float()
-        loss = F.binary_cross_entropy_with_logits(on_real, torch.ones_like(on_real))
+            on_real, on_fake = (self.D(self._augmented(x)).float() for x in (real, fake))
+        loss = F.binary_cross_entropy_with_logits(on_real, torch.full_like(on_real, self.settings.real_label))
         loss = loss + F.binary_cross_entropy_with_logits(on_fake, torch.zeros_like(on_fake))
         self._descend("D", loss)
         return {
@@ -124,11 +183,20 @@ class Training:
     def _update_G(self, fake: Tensor) -> dict[str, Tensor]:
         self.D.requires_grad_(False)  # the gradient passes through D's weights, none is needed for them
         with self._autocast():
-            on_fake = self.D(fake).float()
+            on_fake = self.D(self._augmented(fake)).float()
         loss = F.binary_cross_entropy_with_logits(on_fake, torch.ones_like(on_fake))
         self._descend("G", loss)
         self.D.requires_grad_(True)
         return {"loss_G": loss.detach()}
+
+    def _augmented(self, x: Tensor) -> Tensor:
+        """Return images as D shall see them, real ones and samples alike."""
+        if not self.settings.augment:
+            return x
+        with torch.autocast(self.device.type, enabled=False):
+            for name in self.settings.augment.split("+"):
+                x = AUGMENTATIONS[name](x, self.z_generator)
+        return x.contiguous(memory_format=torch.channels_last)
 
     def _descend(self, name: str, loss: Tensor) -> None:
         self.optimizers[name].zero_grad(set_to_none=True)

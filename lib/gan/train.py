@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
@@ -32,6 +32,17 @@ GRIDS = 8  # times at which samples are taken
 CHECKS = 20  # times at which the nets' health is measured
 LOGGED = 400  # lines of log.jsonl, about
 TOLD = 30  # seconds between two lines of progress.txt
+
+
+def configure(parameters: Mapping[str, object]) -> tuple[Description, Settings]:
+    """Return the net and the settings that notebook 01's parameters mean, `precision` as it was found.
+
+    Raises ValueError for what no net can be or nothing can train with.
+    """
+    p = parameters
+    own = {name: p[name] for name in ("prior", "kernel") if p[name]} | {k: p[k] for k in ("size", "nc", "ngf", "ndf")}
+    given = {field.name: p[field.name] for field in fields(Settings) if field.name in p}
+    return models.describe(p["architecture"], p["breaks"], **own), Settings(**given)
 
 
 def folder_of(
@@ -81,7 +92,7 @@ def fit(
     due = plan(total, snapshots)
     real = data.to_float(x[rows[:: max(1, len(rows) // SAMPLES)][:SAMPLES]].to(device))
     with checkpoints.hold(folder), checkpoints.deferred_signals() as signals, _memory_errors(device, settings):
-        training = Training(*models.from_description(description, settings.seed), settings, device)
+        training = Training(*models.from_description(description, settings.seed), settings, device, total)
         resume(training, folder, len(rows))
         if training.step == 0:
             training.take_samples()

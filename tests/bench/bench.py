@@ -193,9 +193,7 @@ def cost(batch: Path) -> pd.DataFrame:
     for row in load_batch(batch).rows.values():
         if row.notebook == "01_train_gan":
             p = identity.check(row.notebook, row.parameters)
-            own = {name: p[name] for name in ("prior", "kernel") if p[name]}
-            own |= {name: p[name] for name in ("size", "nc", "ngf", "ndf")}
-            description = models.describe(p["architecture"], p["breaks"], **own)
+            description, _ = train.configure(p | {"precision": "float32"})
             if description not in lines:
                 lines[description] = {"row": row.name} | count(description, p["batch_size"])
     return pd.DataFrame(lines.values()).set_index("row")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from lib.gan import game, selection, train
+from lib.gan import feed, game, selection, train
 from lib.images import data
-from lib.nets import batchnorm, models, weights
+from lib.nets import batchnorm, devices, models, weights
 from lib.nets.judges import AttributeNet
 from lib.probe import features, l2svm
 
@@ -45,13 +45,17 @@ def same(one, other, rtol=1e-4):
             torch.testing.assert_close(value, weights[key], rtol=rtol, atol=rtol / 10, msg=f"{name}.{key}")
 
 
+OPTIONS = {"flip": True, "augment": "colour+shift+cutout", "lr_decay": 0.8, "real_label": 0.9}
+
+
+@pytest.mark.parametrize("options", [{}, OPTIONS], ids=["paper", "options"])
 @pytest.mark.parametrize("update", ["both", "alternate"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_recorded_training_is_the_plain_one(tmp_path, monkeypatch, update, precision):
-    recorded = fit(tmp_path / "recorded", update=update, precision=precision)
+def test_a_recorded_training_is_the_plain_one(tmp_path, monkeypatch, update, precision, options):
+    recorded = fit(tmp_path / "recorded", update=update, precision=precision, **options)
     assert all(play.graph is not None for play in recorded.plays), "nothing was recorded"
     monkeypatch.setattr(game, "Recorded", lambda function, _: function)
-    plain = fit(tmp_path / "plain", update=update, precision=precision)
+    plain = fit(tmp_path / "plain", update=update, precision=precision, **options)
     same(recorded, plain)
 
 
@@ -64,6 +68,21 @@ def test_a_recorded_minibatch_draws_new_z(tmp_path):
 
 def test_images_that_stream_are_the_same_training(tmp_path):
     same(fit(tmp_path / "streams", on_device=0), fit(tmp_path / "on the device"))
+
+
+def test_images_lie_on_the_gpu_up_to_half_of_what_is_free():
+    free = devices.free_bytes(GPU)
+    assert 0 < free <= torch.cuda.get_device_properties(0).total_memory
+    assert feed.place(X, GPU, None).is_cuda
+    more = torch.empty(1, dtype=torch.uint8).expand(int(0.6 * free))  # takes one byte here
+    assert not feed.place(more, GPU, None).is_cuda
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no second GPU")
+def test_another_card_records_its_own_graph(tmp_path):
+    second = train.fit(NET, settings(), X, tmp_path / "1", torch.device("cuda:1"), progress=False)
+    assert all(play.graph is not None for play in second.plays)
+    same(second, fit(tmp_path / "0"))
 
 
 def test_a_stopped_training_resumes(tmp_path, monkeypatch):

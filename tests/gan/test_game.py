@@ -1,0 +1,216 @@
+"""The game's options: what D sees in place of an image, by hand and by identities; the rate; one-sided labels."""
+
+import math
+
+import pytest
+import torch
+
+from lib.gan import game, train
+from lib.gan.game import AUGMENTATIONS, colour, cutout, flip, shift
+from lib.images import data
+from lib.nets import models
+
+NET = models.describe("tutorial64", size=16, nc=1, ngf=8, ndf=8)
+X = torch.randint(0, 256, (200, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+OPTIONS = {"flip": True, "augment": "colour+shift+cutout", "lr_decay": 0.5, "real_label": 0.9}
+
+
+def settings(**changes):
+    values = dict(
+        epochs=2, batch_size=32, lr=2e-4, beta1=0.5, weight_decay=0.0, update="both", precision="float32", seed=0
+    )
+    return train.Settings(**values | changes)
+
+
+def chance(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def training(total=0, **changes):
+    return train.Training(*models.from_description(NET), settings(**changes), torch.device("cpu"), total)
+
+
+def test_flip_mirrors_some_images_left_to_right():
+    x = torch.arange(400 * 2 * 2 * 2.0).view(400, 2, 2, 2)
+    found = flip(x, chance())
+    turned = (found != x).flatten(1).any(1)
+    first = int(turned.nonzero()[0, 0])
+    assert (found[first] - 8 * first).tolist() == [[[1, 0], [3, 2]], [[5, 4], [7, 6]]]
+    assert torch.equal(found[turned], x[turned].flip(3)) and 150 < turned.sum() < 250
+
+
+def test_shift_moves_by_up_to_an_eighth_and_brings_zeros_in():
+    x = torch.arange(1.0, 257).view(1, 1, 16, 16).expand(500, 2, 16, 16)
+    seen = set()
+    for image in shift(x, chance()):
+        assert torch.equal(image[0], image[1]), "all channels alike"
+        row, column = image[0].nonzero()[0].tolist()
+        first = int(image[0, row, column]) - 1
+        down, right = row - first // 16, column - first % 16
+        expected = torch.zeros(20, 20)
+        expected[2 + down : 18 + down, 2 + right : 18 + right] = x[0, 0]
+        assert torch.equal(image[0], expected[2:18, 2:18])
+        seen.add((down, right))
+    assert seen == {(i, j) for i in range(-2, 3) for j in range(-2, 3)}
+
+
+def test_cutout_blanks_a_square_of_half_the_side():
+    found = cutout(torch.ones(2000, 3, 8, 8), chance())
+    holes = found == 0
+    assert torch.equal(holes, holes[:, :1].expand(-1, 3, -1, -1)) and ((found == 0) | (found == 1)).all()
+    rows, columns = holes[:, 0].any(2), holes[:, 0].any(1)  # which a hole touches
+    assert torch.equal(holes[:, 0], rows[:, :, None] & columns[:, None, :]), "a rectangle"
+    assert rows.sum(1).unique().tolist() == columns.sum(1).unique().tolist() == [2, 3, 4], "cut by the edges alone"
+    inside = ~rows[:, 0] & ~rows[:, -1]
+    assert (rows.sum(1)[inside] == 4).all()
+    # a pixel i is blanked by centres from i + 0.5 - 2 to i + 0.5 + 2 of 0 to 8: of eight pixels 2.5, 3.5, 4, 4, 4, ...
+    assert holes.float().mean().item() == pytest.approx((28 / 64) ** 2, abs=0.005)
+
+
+def test_colour_changes_brightness_saturation_and_contrast():
+    """Of a grey image saturation changes nothing: what is left is a line, a x + b, per image."""
+    x = torch.tensor([-1.0, 0, 0, 1]).view(1, 1, 2, 2).expand(2000, 3, 2, 2)
+    found = colour(x, chance())
+    contrast, brightness = (found[:, 0, 1, 1] - found[:, 0, 0, 0]) / 2, found[:, 0, 0, 1]
+    torch.testing.assert_close(found, contrast.view(-1, 1, 1, 1) * x + brightness.view(-1, 1, 1, 1))
+    for value, low, high in ((contrast, 0.5, 1.5), (brightness, -0.5, 0.5)):
+        assert low <= value.min() < low + 0.01 and high - 0.01 < value.max() <= high
+    hue = torch.tensor([-0.3, 0, 0.3]).view(1, 3, 1, 1).expand(2000, 3, 2, 2)
+    found = colour(hue, chance())
+    torch.testing.assert_close(found[:, 2] - found[:, 1], found[:, 1] - found[:, 0])
+    apart = (found[:, 2] - found[:, 1])[:, 0, 0] / 0.3  # saturation times contrast
+    assert 0 <= apart.min() < 0.02 and 2.5 < apart.max() <= 3
+
+
+@pytest.mark.parametrize("name", [*AUGMENTATIONS, "flip"])
+def test_gradients_pass_and_chance_is_given(name):
+    apply = getattr(game, name)
+    x = torch.rand(3, 2, 8, 8, generator=chance(), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: apply(x, chance(1)), x)
+    assert torch.equal(apply(x, chance(1)), apply(x, chance(1)))
+    assert not torch.equal(apply(x, chance(1)), apply(x, chance(2)))
+
+
+def test_real_images_and_samples_are_changed_alike_and_g_learns_through_it(monkeypatch):
+    """Where D sees nothing of either, it cannot tell them apart, and G learns nothing."""
+    seen = []
+    monkeypatch.setitem(AUGMENTATIONS, "cutout", lambda x, _: seen.append(len(x)) or 0 * x)
+    blind = training(augment="cutout")
+    before = blind.G.projection.weight.clone()
+    losses = [blind.train_minibatch(data.to_float(X[:32]))["loss_D"].item() for _ in range(3)]
+    assert losses == pytest.approx([2 * math.log(2)] * 3, abs=1e-5) and seen == [32] * 9
+    assert torch.equal(blind.G.projection.weight, before)
+    monkeypatch.setitem(AUGMENTATIONS, "cutout", lambda x, _: 2 * x)
+    seeing = training(augment="cutout")
+    seeing.train_minibatch(data.to_float(X[:32]))
+    assert not torch.equal(seeing.G.projection.weight, before)
+
+
+def test_real_images_alone_are_mirrored(monkeypatch):
+    mirrored = []
+    monkeypatch.setattr(game, "flip", lambda x, _: mirrored.append(x) or x)
+    x = data.to_float(X[:32])
+    training(flip=True).train_minibatch(x)
+    assert len(mirrored) == 1 and torch.equal(mirrored[0], x)
+
+
+def test_the_rate_falls_over_the_last_share():
+    found, one = [], training(total=8, lr=1.0, lr_decay=0.5)
+    for _ in range(8):
+        one.train_minibatch(data.to_float(X[:32]))
+        found.append([optimizer.param_groups[0]["lr"].item() for optimizer in one.optimizers.values()])
+    assert found == [[rate] * 2 for rate in (1, 1, 1, 1, 1, 0.75, 0.5, 0.25)]
+
+
+def test_the_optimizer_takes_the_rate_that_is_set():
+    """Adam's first step is as long as its rate."""
+    steps = []
+    for done in (0, 4, 8):
+        one = training(total=8, lr=1e-3, lr_decay=1.0)
+        one.step, before = done, one.D.head.weight.clone()
+        one.train_minibatch(data.to_float(X[:32]))
+        steps.append((one.D.head.weight - before).abs().median().item())
+    assert steps == pytest.approx([1e-3, 5e-4, 0], rel=0.01)
+
+
+def test_one_sided_labels_by_hand():
+    """D's loss on real images is least where it answers 0.9; samples' label stays 0."""
+    one, real = training(real_label=0.9), torch.zeros(4, 1, 16, 16)
+    answers = {0.0: torch.full((4,), math.log(9.0)), 1.0: torch.full((4,), -50.0)}  # a logit of 0.9, and of nearly 0
+    one.D.forward = lambda x: answers[x.max().item()].clone().requires_grad_()
+    assert one._update_D(real, real + 1)["loss_D"].item() == pytest.approx(-0.9 * math.log(0.9) - 0.1 * math.log(0.1))
+
+
+def test_options_at_their_defaults_are_the_papers_training():
+    plain, told = training(), training(flip=False, augment="", lr_decay=0.0, real_label=1.0)
+    for one in (plain, told):
+        one.train_minibatch(data.to_float(X[:32]))
+    assert torch.equal(plain.D.head.weight, told.D.head.weight)
+    assert plain.optimizers["D"].param_groups[0]["lr"] == 2e-4
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_training_with_options_resumes_to_the_bit(tmp_path, monkeypatch, precision):
+    given = dict(description=NET, x=X, progress=False)
+    own = settings(precision=precision, **OPTIONS)
+    whole = train.fit(folder=tmp_path / "whole", settings=own, **given)
+    minibatches = train.minibatches
+
+    def power_cut(*arguments):
+        for i, batch in enumerate(minibatches(*arguments)):
+            if i == 8:
+                raise KeyboardInterrupt
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "minibatches", power_cut)
+        with pytest.raises(KeyboardInterrupt):
+            train.fit(folder=tmp_path / "cut", settings=own, minutes=0, **given)
+    resumed = train.fit(folder=tmp_path / "cut", settings=own, **given)
+    assert resumed.log == whole.log and len(whole.log) == 12
+    for one, other in ((whole.G, resumed.G), (whole.D, resumed.D)):
+        assert all(torch.equal(v, other.state_dict()[k]) for k, v in one.state_dict().items())
+    other = settings(precision=precision, augment="shift")
+    with pytest.raises(ValueError, match="flip = True there, False asked; augment = colour.shift.cutout there, shift"):
+        train.fit(folder=tmp_path / "cut", settings=other, **given)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"augment": "blur"}, "augment = 'blur': join some of shift, cutout, colour by +"),
+        ({"augment": "shift+"}, "augment = 'shift.': join some of"),
+        ({"augment": "shift cutout"}, "augment = 'shift cutout': join some of"),
+        ({"lr_decay": 1.1}, "lr_decay = 1.1: must not be above 1"),
+        ({"lr_decay": -0.1}, "lr_decay = -0.1: must be a number, and not below 0"),
+        ({"real_label": 0}, "real_label = 0: must be above 0"),
+        ({"real_label": 1.2}, "real_label = 1.2: must not be above 1"),
+    ],
+)
+def test_options_that_mean_nothing(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        settings(**wrong)
+
+
+def test_notebook_01s_parameters_make_net_and_settings():
+    net = {
+        "architecture": "svhn32",
+        "breaks": "no_bn",
+        "size": 16,
+        "nc": 1,
+        "ngf": 8,
+        "ndf": 4,
+        "prior": "",
+        "kernel": 3,
+    }
+    parameters = net | {"split": "train"} | vars(settings(flip=True, seed=3))
+    description, found = train.configure(parameters)
+    assert description == models.describe("svhn32", "no_bn", size=16, nc=1, ngf=8, ndf=4, kernel=3)
+    assert found == settings(flip=True, seed=3)
+    for change, message in (
+        ({"size": 48}, "image size 48"),
+        ({"batch_size": 1}, "batch_size = 1"),
+        ({"lr": 0}, "lr = 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train.configure(parameters | change)
