@@ -1,10 +1,10 @@
 # The words of this study: `make help` lists them. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup study batch plan report workflow docs test mutants lab bench table lint keep ship readme nbdime
+.PHONY: help setup study batch plan report orphans docs test mutants lab bench table lint keep ship readme nbdime
 
 BATCH ?= batches/quick.yaml
 ARGS ?=
-PROFILE ?=
+SLURM ?=
 unexport PYTHONDONTWRITEBYTECODE # torch takes half a minute to compile at each import without it
 unexport PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX # other packages than .venv's, or another place for them
 export PIP_USER := 0
@@ -34,17 +34,17 @@ $(BIN)/.ready: requirements.lock pyproject.toml
 study: setup ## run the quick batch on all cores: embedded data, minutes; finished runs are skipped
 	@$(BIN)/python -m lib run batches/quick.yaml $(ARGS)
 
-batch: setup ## run another batch: make batch BATCH=batches/paper.yaml; on a cluster with PROFILE=profiles/slurm
-	@$(BIN)/python -m lib run $(BATCH) $(if $(PROFILE),--profile=$(abspath $(PROFILE))) $(ARGS)
+batch: setup ## run another batch: make batch BATCH=batches/paper.yaml; on a cluster with SLURM=profiles/slurm.yaml
+	@$(BIN)/python -m lib run $(BATCH) $(if $(SLURM),--slurm $(SLURM)) $(ARGS)
 
 plan: setup ## show which rows of BATCH would run, and why
-	@$(BIN)/python -m lib plan $(BATCH)
+	@$(BIN)/python -m lib run $(BATCH) --dry-run $(ARGS)
 
 report: setup ## write the executed notebooks of BATCH as pages, the verdicts as their index: results/site
 	@$(BIN)/python -m lib report $(BATCH)
 
-workflow: setup ## write Snakemake's report of BATCH, its order, times and figures, as one HTML file
-	@$(BIN)/python -m lib workflow $(BATCH)
+orphans: setup ## list trainings that no finished or planned run uses; ARGS=--remove deletes them
+	@$(BIN)/python -m lib orphans $(ARGS)
 
 docs: setup ## write lib's documentation from its docstrings as pages: results/site/lib
 	@$(BIN)/pdoc --no-show-source --output-directory results/site/lib lib

@@ -2,56 +2,98 @@
 
 import argparse
 import sys
-from pathlib import Path
+from collections.abc import Callable
 
-from lib.study import batch, rows, runs
-from lib.study.rows import Batch
+from lib.engine import batch, execute, orphans, places, rows
+from lib.study import paths, runs
 
 
 def main() -> int:
     """Run a command; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m lib", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("check", "plan", "run", "summary", "workflow", "execute"):
-        commands.add_parser(name).add_argument("batch", help="a batch file, such as batches/quick.yaml")
-    commands.choices["run"].add_argument("--rows", nargs="+", default=[], help="only these, and what they need")
-    commands.choices["execute"].add_argument("row")
-    commands.choices["execute"].add_argument("--threads", type=int)
-    commands.add_parser("keep", help="copy a run's record to where git keeps them").add_argument("run")
-    commands.add_parser("report", help="write a batch's executed notebooks as pages").add_argument("batch")
-    commands.add_parser("table", help="rebuild results/table.csv from the kept runs")
-    given, options = parser.parse_known_args()
-    if options and given.command != "run":
-        parser.error(f"unknown option {options[0]}")
+    given = parse(sys.argv[1:])
     try:
-        if given.command == "table":
-            print(runs.write_table(kept_only=True))
-        elif given.command == "keep":
-            print(runs.keep(given.run))
-        elif given.command == "report":
-            from lib.look import report
-
-            print(batch.short(report.write(Path(given.batch).stem)))
-        else:
-            return _command(given, rows.load(given.batch), options)
-    except (ValueError, OSError, batch.Failed) as error:
+        return given.do(given) or 0
+    except (ValueError, OSError, execute.Failed) as error:
         named = isinstance(error, OSError) and error.strerror and not error.filename  # our own words
         print(f"error: {error.strerror if named else error}", file=sys.stderr)
-        return 1
-    return 0
+    except KeyboardInterrupt as error:
+        print(f"error: interrupted {error}".rstrip(), file=sys.stderr)
+    return 1
 
 
-def _command(given: argparse.Namespace, found: Batch, options: list[str]) -> int:
-    if given.command == "check":
-        print(f"{given.batch}: {len(found.rows)} rows, all well")
-        return 0
-    if given.command == "execute":
-        row = batch.find(found, given.row)
-        batch.execute(found, row, given.threads or row.threads)
-        return 0
-    if given.command == "run":
-        return batch.run(found, *options, only=given.rows)
-    return {"plan": batch.plan, "summary": batch.summarise, "workflow": batch.workflow}[given.command](found)
+def parse(words: list[str]) -> argparse.Namespace:
+    """Read the command line; the result's `do` is what to do with it."""
+    parser = argparse.ArgumentParser(prog="python -m lib", description=__doc__.splitlines()[0], allow_abbrev=False)
+    commands = parser.add_subparsers(metavar="WORD", required=True)
+
+    def add(word: str, do: Callable, about: str, *arguments: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(word, help=about, description=about, allow_abbrev=False)
+        command.set_defaults(do=do)
+        for name in arguments:
+            command.add_argument(name)
+        return command
+
+    word = add("run", run, "run the rows of a batch file that are not finished", "batch")
+    word.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="only these, and what they need")
+    word.add_argument("--rerun", nargs="+", default=[], metavar="ROW", help="these, although they are finished")
+    word.add_argument("-n", "--dry-run", action="store_true", help="show which rows would run, and why")
+    word.add_argument("--jobs", type=count, default=0, metavar="N", help="at most N rows side by side")
+    word.add_argument("--slurm", metavar="PROFILE", help="as jobs of a cluster: profiles/slurm.yaml")
+    add("plan", plan, "show which rows of a batch file would run, and why", "batch")
+    add("summary", lambda given: batch.summarise(rows.load(given.batch)), "show what came of a batch", "batch")
+    word = add("execute", lambda given: execute.execute(given.plan, given.row, given.tied), "run a planned row")
+    word.add_argument("plan", type=paths.Path)
+    word.add_argument("row")
+    word.add_argument("--tied", action="store_true", help="end when standard input ends")
+    add(
+        "keep",
+        lambda given: print(paths.short(runs.keep(given.run))),
+        "copy a run's record to where git keeps it",
+        "run",
+    )
+    word = add("accept", accept, "say that rows' numbers stand for today's code too", "batch")
+    word.add_argument("rows", nargs="+", metavar="ROW")
+    add("table", lambda _: print(paths.short(runs.write_table(kept_only=True))), "rebuild the table of what git keeps")
+    add("report", report, "write a batch's executed notebooks as pages", "batch")
+    word = add("orphans", lambda given: orphans.tell(given.remove), "list trainings that no run uses, with their sizes")
+    word.add_argument("--remove", action="store_true", help="delete them")
+    return parser.parse_args(words)
+
+
+def count(text: str) -> int:
+    """Read a number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number of at least 1")
+    return int(text)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Run a batch, or show what would run."""
+    found = rows.load(given.batch)
+    if given.dry_run:
+        return batch.plan(found, given.rows, given.rerun)
+    place = places.Cluster.read(given.slurm) if given.slurm else places.Machine(given.jobs)
+    return batch.run(found, place, given.rows, given.rerun)
+
+
+def plan(given: argparse.Namespace) -> int:
+    """Show what would run of a batch."""
+    return batch.plan(rows.load(given.batch))
+
+
+def accept(given: argparse.Namespace) -> None:
+    """Note in finished rows' records that their numbers stand for today's code too."""
+    found = rows.load(given.batch)
+    for row in batch.find(found, *given.rows):
+        changed = ", ".join(runs.accept(row.folder))
+        print(f"{row.name}: {f'accepted for today, though {changed} differ' if changed else 'nothing differs'}")
+
+
+def report(given: argparse.Namespace) -> None:
+    """Write the pages of a batch."""
+    from lib.look import report
+
+    print(paths.short(report.write(rows.name_of(given.batch))))
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ def find_net(net: str) -> Path:
             "with torch.load(weights_only=True), fill a net of `models.build`, and write it with `weights.save_net`"
         )
     if net.endswith(".safetensors"):
-        return Path(net).expanduser()
+        return paths.from_root(net)
     shipped = sorted(path.stem for path in paths.NETS.glob("*.safetensors"))
     if net not in shipped:
         raise ValueError(

@@ -1,5 +1,5 @@
-"""What a run is, what it is called, and who runs it: the engine.
+"""What a run is, what it is called, what code made it, and the table of what came out.
 
-Uses no other room, and imports no torch: planning a batch takes no second of it. Begin with `rows` reads a batch
-file, `batch` runs it, `results` is what a notebook sees of it.
+Uses no other room, and imports no torch. Begin with `runs`, which is what a notebook sees of it; `identity` names a
+run, `manifest` looks at the files behind it, `chance` is where its random numbers and intervals come from.
 """

@@ -63,7 +63,7 @@ def of_net(value: object) -> str:
     """Return a digest of the file behind a net that is a path or comes with the study, in hex; empty for others."""
     if not isinstance(value, str) or value.startswith("run:"):
         return ""
-    path = Path(value).expanduser() if value.endswith(".safetensors") else paths.NETS / f"{value}.safetensors"
+    path = paths.from_root(value) if value.endswith(".safetensors") else paths.NETS / f"{value}.safetensors"
     return of_file(path) if path.is_file() else ""
 
 

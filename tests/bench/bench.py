@@ -23,11 +23,11 @@ from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from lib.engine.rows import load as load_batch
 from lib.gan import train
 from lib.images import data
 from lib.nets import models
 from lib.study import identity, runs
-from lib.study.rows import load as load_batch
 
 NETS = {  # the tutorial's own net and size, and the study's two other kinds at 64 maps
     "tutorial64": {},

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from nbconvert import HTMLExporter
 
-from lib.study import identity, paths, rows
+from lib.engine import rows
+from lib.study import identity, paths
 
 NOTEBOOKS = identity.notebooks()
 BATCHES = sorted((paths.ROOT / "batches").glob("*.yaml"))

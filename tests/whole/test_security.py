@@ -21,10 +21,11 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from PIL import Image
 
+from lib.engine import rows
 from lib.gan import checkpoints
 from lib.images import data
 from lib.nets import authors, weights
-from lib.study import identity, paths, rows
+from lib.study import identity, paths
 
 
 class Hostile:

@@ -1,4 +1,4 @@
-"""Batches: files that are refused, and small notebooks run from end to end by Snakemake and papermill."""
+"""Batches: files that are refused, and small notebooks run from end to end."""
 
 import csv
 import json
@@ -6,126 +6,18 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-import nbformat
 import psutil
 import pytest
-import yaml
 from filelock import FileLock
+from studies import HOSTILE, alive, executor_of, kernels_of, wait_for
 
-from lib.study import batch, paths, rows
-
-GOOD = """
-from lib.study import runs
-run = runs.start("01_good", globals())
----
-import os
-print(repr(text))
-run.record("steps", steps)
-run.record("threads", int(os.environ["OMP_NUM_THREADS"]))
----
-runs.finish(run)
-"""
-BAD = """
-import os, subprocess, sys, time
-from lib.study import runs
-run = runs.start("02_bad", globals())
----
-if how == "raise":
-    raise RuntimeError("out of luck\\nand of more")
-if how == "kill":
-    os.kill(os.getpid(), 9)
-if how == "exit":
-    sys.exit(0)
-if how == "late":
-    run.record("x", 1)
-    runs.finish(run)
-    raise RuntimeError("after the end")
-if how == "sleep":
-    (run.folder / "pids").write_text(f"{os.getpid()} {subprocess.Popen(['sleep', '600']).pid}")
-    time.sleep(600)
-if how == "train":
-    from lib.gan import checkpoints
-    with checkpoints.deferred_signals() as signals:
-        (run.folder / "trains").touch()
-        while not signals:
-            time.sleep(0.01)
-        time.sleep(1)  # the rest of its minibatch
-        (run.folder / "saved").touch()
-"""
-PARAMETERS = {
-    "01_good": "steps: int = 3\nlr: float = 0.1\ntext: str = 'plain'\nnet: str = 'none'",
-    "02_bad": "how: str = 'raise'",
-}
-HOSTILE = """'); import os; os.system("touch stolen") #\n"\\" {steps} $(touch stolen) `touch stolen` ${HOME} !!map"""
-
-
-def write_notebook(folder, name, source):
-    cells = [nbformat.v4.new_code_cell(PARAMETERS[name], metadata={"tags": ["parameters"]})]
-    cells += [nbformat.v4.new_code_cell(cell.strip()) for cell in source.split("---\n")]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, folder / f"{name}.ipynb")
-
-
-class Study:
-    """Notebooks, results and batch files in a folder of their own."""
-
-    def __init__(self, folder):
-        self.folder, self.runs = folder, folder / "results" / "runs"
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("STUDY_")} | {
-            "STUDY_NOTEBOOKS": str(folder / "notebooks"),
-            "STUDY_RESULTS": str(folder / "results"),
-        }
-        (folder / "notebooks").mkdir()
-        write_notebook(folder / "notebooks", "01_good", GOOD)
-        write_notebook(folder / "notebooks", "02_bad", BAD)
-
-    def write(self, content, name="quick"):
-        path = self.folder / f"{name}.yaml"
-        path.write_text(content if isinstance(content, str) else yaml.safe_dump({"rows": content}, sort_keys=False))
-        return path
-
-    def start(self, *arguments):
-        command = [sys.executable, "-m", "lib", *map(str, arguments)]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(
-            command, stdout=pipe, stderr=pipe, text=True, env=self.environment, cwd=self.folder, start_new_session=True
-        )
-
-    def call(self, *arguments):
-        process = self.start(*arguments)
-        process.out, process.err = process.communicate(timeout=3600)
-        return process
-
-    def folder_of(self, row):
-        (claims,) = self.runs.glob("claims/quick-*.json")
-        return self.runs / json.loads(claims.read_text())["rows"][row]["run_id"]
-
-    def record(self, row):
-        path = self.folder_of(row) / "metrics.json"
-        return json.loads(path.read_text()) if path.exists() else None
-
-
-@pytest.fixture
-def study(tmp_path):
-    return Study(tmp_path)
-
-
-@pytest.fixture
-def here(study, monkeypatch):
-    """The study as this very process sees it."""
-    monkeypatch.setattr(paths, "NOTEBOOKS", study.folder / "notebooks")
-    monkeypatch.setattr(paths, "RESULTS", study.folder / "results")
-    monkeypatch.delenv("STUDY_RUNS", raising=False)
-    return study
-
+from lib.engine import batch, rows
+from lib.study import paths
 
 # --- what is refused before anything runs
 
@@ -135,9 +27,12 @@ GOOD_ROW = "rows:\n  a: {notebook: 01_good"
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (GOOD_ROW + ", parameters: {step: 3}}", "row a: 01_good has no parameter 'step': it has steps, lr, text, net"),
+        (
+            GOOD_ROW + ", parameters: {step: 3}}",
+            "row a: 01_good has no parameter 'step': it has steps, lr, text, net, device",
+        ),
         (GOOD_ROW + ", parameters: {steps: 3.5}}", "row a: 01_good: steps = 3.5 is no int"),
-        (GOOD_ROW + ", parameters: {steps: yes}}", "row a: 01_good: steps = True is no int"),
+        (GOOD_ROW + ", parameters: {steps: yes}}", 'line 2: YAML reads yes as true; write true, or "yes" for the text'),
         (GOOD_ROW + ", parameters: {lr: 1e-3}}", "row a: 01_good: lr = '1e-3' is no float; YAML reads 1e-3 as text"),
         (GOOD_ROW + ", parameters: [steps]}", "row a: parameters: {name: value}"),
         (GOOD_ROW + ", parameters: {net: 'run:b'}}", "row a: run:b: there is no row and no finished run of this name"),
@@ -155,7 +50,7 @@ GOOD_ROW = "rows:\n  a: {notebook: 01_good"
         (GOOD_ROW + ", mem_mb: 2G}", "row a: mem_mb = '2G': give a number of MiB"),
         (GOOD_ROW + "}\n  a: {notebook: 02_bad}", "line 2: a is given twice"),
         (GOOD_ROW + "}\n  b: {notebook: 01_good, parameters: {steps: 3}}", "row b: is the same run as row a"),
-        (GOOD_ROW + "}\n  no: {notebook: 02_bad}", "row False: a row is named with letters, digits, - and _"),
+        (GOOD_ROW + "}\n  no: {notebook: 02_bad}", 'line 3: YAML reads no as false; write false, or "no" for the text'),
         (GOOD_ROW + "}\n  ../b: {notebook: 02_bad}", "row ../b: a row is named with"),
         (GOOD_ROW + "}\ndefaults: {02_bad: {how: exit}}", "defaults for '02_bad', which no row runs"),
         (GOOD_ROW + "}\ndefaults: {01_good: {step: 1}}", "row a: 01_good has no parameter 'step'"),
@@ -223,7 +118,7 @@ def test_named_rows_run_with_what_they_need(study):
     assert both.returncode == 0, both.err
     assert "2 of 3 rows to run" in both.out
     assert sorted(re.findall(r"(\S+) started", both.out)) == ["a", "of-a"], "b, which is finished, ends nothing"
-    assert study.call("run", path, "--rows", "of-a").out.startswith("quick: 0 of 1 rows to run\n")
+    assert study.call("run", path, "--rows", "of-a").out.startswith("quick.yaml: 0 of 2 rows to run\n")
 
     unknown = study.call("run", path, "--rows", "of-b")
     assert unknown.returncode == 1
@@ -245,7 +140,9 @@ def test_a_partly_failed_batch(here, capsys):
         "late": "RuntimeError: after the end",
     }.items():
         assert re.search(rf"^  FAILED    {row} .*{re.escape(reason)}.*notebook.ipynb$", out, re.MULTILINE), out
-        assert re.search(rf"^error: quick, row {row}: {re.escape(reason)}.*notebook.ipynb$", err, re.MULTILINE), err
+        assert re.search(rf"^error: quick.yaml, row {row}: {re.escape(reason)}.*notebook.ipynb$", err, re.MULTILINE), (
+            err
+        )
     assert re.search(r"^  not run   of-raise +after raise$", out, re.MULTILINE), out
     assert re.search(r"^  not run   last ", out, re.MULTILINE), out
     assert "Traceback" not in out + err
@@ -258,7 +155,7 @@ def test_a_partly_failed_batch(here, capsys):
 
     # nothing unfinished is taken for finished
     assert {row for row in SCENARIO if here.record(row)} == {"good", "hostile", "of-good"}
-    assert len((here.folder / "results" / "runs" / "table.csv").read_text().splitlines()) == 1 + 3 * 2
+    assert len((here.runs / "table.csv").read_text().splitlines()) == 1 + 3 * 2
     assert here.record("of-good")["parameters"]["net"] == f"run:{here.record('good')['run_id']}"
 
     # threads are the row's, text is data
@@ -299,14 +196,6 @@ def test_finished_runs_are_skipped_and_changed_ones_run(study):
     assert "0 of 3 rows to run" in second.out
     assert {p: p.stat().st_mtime_ns for p in study.runs.glob("*/metrics.json")} == made
 
-    written = study.call("workflow", path)
-    assert written.returncode == 0, written.err
-    page = study.folder / "results" / "site" / "quick-workflow.html"
-    assert written.out == f"{page}\n"
-    content_of_page = page.read_text()
-    assert all(f'"{row}"' in content_of_page for row in content)
-    assert not re.search(r"<(script|link|img)[^>]+(src|href)=.?(https?:)?//", content_of_page), "it needs no network"
-
     content["a"]["parameters"] = {"steps": 7}
     third = study.call("run", study.write(content))
     assert third.returncode == 0
@@ -341,39 +230,40 @@ def test_a_results_folder_that_takes_no_files_is_named(study):
     (study.folder / "results").write_text("")  # as good as read-only, for root too
     process = study.call("run", study.write({"a": {"notebook": "01_good"}}))
     assert process.returncode != 0
-    assert re.fullmatch(r"error: cannot write .*/results/runs/claims/quick-.*json: .*\n", process.err)
+    assert re.fullmatch(r"error: cannot write .*/results/runs/.*: .*\n", process.err)
 
 
-@pytest.mark.parametrize(
-    ("command", "number"), [("run", signal.SIGTERM), ("execute", signal.SIGTERM), ("execute", signal.SIGKILL)]
-)
-def test_an_interrupted_batch_leaves_no_kernel_behind(study, command, number):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("of", ["batch", "executor"])
+def test_an_interrupted_batch_leaves_no_kernel_behind(study, of, number):
     path = study.write({"a": {"notebook": "02_bad", "parameters": {"how": "sleep"}}})
-    process = study.start(command, path, *(["a"] if command == "execute" else []))
+    process = study.start("run", path)
     try:
-        pids = next(wait_for(lambda: [p.read_text().split() for p in study.runs.glob("*/*/pids")]))
-        process.send_signal(number)
+        pids = next(wait_for(lambda: [p.read_text().split() for p in study.runs.glob("*/pids")]))
+        (process if of == "batch" else executor_of(process)).send_signal(number)
         _, err = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode != 0
-    assert number == signal.SIGKILL or "quick, row a: interrupted" in err
     next(wait_for(lambda: [not any(alive(int(pid)) for pid in pids)], 30))
+    if number == signal.SIGTERM:
+        assert "quick.yaml, row a: interrupted" in err
+    elif of == "executor":
+        assert err.startswith("error: row a: its process was killed by SIGKILL, perhaps for want of memory\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("command", ["run", "execute"])
-def test_an_interrupted_batch_lets_a_training_save(study, command, number):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_batch_lets_a_training_save(study, number):
     path = study.write({"a": {"notebook": "02_bad", "parameters": {"how": "train"}}})
-    process = study.start(command, path, *(["a"] if command == "execute" else []))
+    process = study.start("run", path)
     try:
-        next(wait_for(lambda: list(study.runs.glob("*/*/trains"))))
+        next(wait_for(lambda: list(study.runs.glob("*/trains"))))
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert "quick, row a: interrupted" in err
-    assert list(study.runs.glob("*/*/saved"))
+    assert "quick.yaml, row a: interrupted" in err
+    next(wait_for(lambda: list(study.runs.glob("*/saved")), 30))
 
 
 def test_a_row_that_runs_in_another_call_is_no_failure(here, capsys):
@@ -401,7 +291,7 @@ def test_kernels_killed_at_random(study):
     A few rows here; STUDY_ORDEAL=200 asks for more.
     """
     names = [f"row-{i}" for i in range(int(os.environ.get("STUDY_ORDEAL", 6)))]
-    path = study.write({name: {"notebook": "01_good", "parameters": {"steps": i}} for i, name in enumerate(names)})
+    path = study.write({name: {"notebook": "01_good", "parameters": {"steps": i}} for i, name in enumerate(names, 1)})
     chance, spared, killed = random.Random(0), set(), 0
     process = study.start("run", path)
     with ThreadPoolExecutor(1) as pool:  # which reads what it says, so that it never waits for a reader
@@ -428,96 +318,80 @@ def test_kernels_killed_at_random(study):
     again = study.call("run", path)
     assert again.returncode == 0, again.err
     assert f"{len(names) - len(finished)} of {len(names)} rows to run" in again.out
-    with (study.folder / "results" / "runs" / "table.csv").open() as file:
+    with (study.runs / "table.csv").open() as file:
         lines = list(csv.DictReader(file))
     steps = sorted(float(line["value"]) for line in lines if line["metric"] == "steps")
-    assert steps == list(range(len(names)))
+    assert steps == list(range(1, 1 + len(names)))
 
 
-def kernels_of(pid):
-    """The kernels that run below a process."""
-    found = set()
-    with suppress(psutil.NoSuchProcess):
-        for process in psutil.Process(pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess, IndexError):
-                if "ipykernel_launcher" in process.cmdline():
-                    found.add(process)
-    return found
-
-
-# A cluster of one node: each word is a shell script that does as Slurm's does, as far as the executor asks.
+# A cluster of one node: each word is a shell script that does as Slurm's does, as far as it is asked here.
 SLURM = {
     "sbatch": """
-        job=$$
-        printf '%s\\n' "$@" > "$JOBS/$job.args"
         for word; do
-            case "$word" in --wrap=*) printf '#!/bin/sh\\n%s\\n' "${word#--wrap=}" > "$JOBS/$job.sh";; esac
+            case "$word" in
+                --job-name=*) name="${word#*=}";;
+                --output=*) log="${word#*=}";;
+                --wrap=*) wrapped="${word#*=}";;
+            esac
         done
-        echo RUNNING > "$JOBS/$job.state"
-        (SLURM_JOB_ID=$job sh "$JOBS/$job.sh" > "$JOBS/$job.log" 2>&1 && echo COMPLETED > "$JOBS/$job.state" ||
-            echo FAILED > "$JOBS/$job.state") > /dev/null 2>&1 &
-        echo $job
+        printf '%s\\n' "$@" > "$JOBS/$name.args"
+        printf '%s\\n' "$wrapped" > "$JOBS/$name.sh"
+        touch "$JOBS/$name.queued"
+        setsid job "$name" > "$log" 2>&1 < /dev/null &
+        wait $!
     """,
-    "sacct": """
-        case "$*" in *State*) cd "$JOBS"; for s in *.state; do echo "${s%.state}|$(cat $s)"; done;; esac
+    "job": """
+        CUDA_VISIBLE_DEVICES=7 sh "$JOBS/$1.sh"
+        code=$?
+        rm "$JOBS/$1.queued"
+        exit $code
     """,
-    "srun": """
-        while case "$1" in -*) true;; *) false;; esac; do shift; done
-        exec "$@"
-    """,
-    "squeue": "",
-    "sinfo": "printf 'PARTITION\\nmain*\\n'",
-    "scontrol": "echo MinJobAge = 300 sec",
-    "scancel": 'echo "$@" >> "$JOBS/cancelled"',
+    "squeue": """for job in "$JOBS"/*.queued; do job="${job##*/}"; echo "${job%.queued}"; done""",
 }
 
 
-def test_rows_go_through_slurm(study):
-    pytest.importorskip("snakemake_executor_plugin_slurm")
+@pytest.fixture
+def cluster(study):
+    """The study on a machine with Slurm's words; its jobs leave their words in the returned folder."""
     tools, jobs = study.folder / "bin", study.folder / "jobs"
     tools.mkdir(), jobs.mkdir()
     for name, script in SLURM.items():
         (tools / name).write_text(f"#!/bin/sh\nJOBS={jobs}\n{textwrap.dedent(script)}\n")
         (tools / name).chmod(0o755)
     study.environment["PATH"] = f"{tools}{os.pathsep}{os.environ['PATH']}"
-    study.environment["CUDA_VISIBLE_DEVICES"] = ""
+    return jobs
+
+
+PROFILE = paths.ROOT / "profiles" / "slurm.yaml"
+
+
+def test_rows_go_through_slurm(study, cluster):
     large = {"threads": 2, "gpu": 1, "gpu_mb": 900, "mem_mb": 700, "runtime": 5}
     good = {"notebook": "01_good", "parameters": {"text": HOSTILE}}
     path = study.write({"good": good | large, "raise": {"notebook": "02_bad", "after": ["good"]}})
-    profile = paths.ROOT / "profiles" / "slurm"
-    process = study.call(
-        "run", path, f"--profile={profile}", "--slurm-init-seconds-before-status-checks=1", "--slurm-no-account",
-        "--latency-wait=5",
-    )  # fmt: skip
-    logs = "\n".join(log.read_text() for log in sorted(jobs.glob("*.log")))
+    process = study.call("run", path, "--slurm", PROFILE)
+    logs = "\n".join(log.read_text() for log in study.runs.glob("*/slurm.log"))
     said = re.findall(r"^  (finished|FAILED) +(\S+) ", process.out, re.MULTILINE)
-    assert said == [("finished", "good"), ("FAILED", "raise")], process.out + logs
-    assert process.returncode != 0
-    submitted = {re.search(r"^rule_(\S+)$", found.read_text(), re.MULTILINE)[1]: found for found in jobs.glob("*.args")}
-    assert submitted.keys() == {"good", "raise"}
-    asked = submitted["good"].read_text().splitlines()
-    for words in (["--mem", "700"], ["-t", "5"], ["--gpus=1"], ["--cpus-per-task=2"], ["-p", "main"]):
-        assert " ".join(words) in " ".join(asked), asked
-    defaults = " ".join(submitted["raise"].read_text().splitlines())
-    assert "--mem 16000" in defaults
-    assert "-t 240" in defaults
-    assert "--gpus" not in defaults
-    scripts = "".join(script.read_text() for script in jobs.glob("*.sh"))
-    assert scripts.count("-m snakemake") == 2
+    assert said == [("finished", "good"), ("FAILED", "raise")], process.out + process.err + logs
+    assert process.returncode == 1
+    asked = {found.name.partition("-")[0]: found.read_text().splitlines() for found in cluster.glob("*.args")}
+    assert {"--wait", "--mem=700M", "--time=5", "--gpus=1", "--cpus-per-task=2"} <= set(asked["01_good"])
+    assert {"--mem=16000M", "--time=240", "--cpus-per-task=1", "--signal=B:TERM@120"} <= set(asked["02_bad"])
+    assert "--gpus=1" not in asked["02_bad"]
+    assert study.record("good")["parameters"]["text"] == HOSTILE
     assert not [*study.folder.rglob("stolen"), *paths.ROOT.glob("stolen")]
 
 
-def wait_for(found, seconds=120):
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if result := found():
-            yield from result
-        time.sleep(0.2)
-    raise TimeoutError
-
-
-def alive(pid):
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+def test_a_job_outlives_the_process_that_waits_for_it(study, cluster):
+    path = study.write({"a": {"notebook": "02_bad", "parameters": {"how": "wait"}}})
+    process = study.start("run", path, "--slurm", PROFILE)
+    waits = next(wait_for(lambda: list(study.runs.glob("*/waits"))))
+    process.kill()
+    process.wait()
+    process.stdout.close(), process.stderr.close()
+    again = study.start("run", path, "--slurm", PROFILE)
+    assert any("a waits" in line for line in again.stdout)
+    waits.unlink()
+    out, _ = again.communicate(timeout=60)
+    assert again.returncode == 0, out
+    assert len(list(cluster.glob("*.args"))) == 1

@@ -5,6 +5,7 @@ end there. So a batch file is read as plain data and checked as a whole before a
 and the row. The same check gives every row its run id, so that finished runs are known by name.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +15,10 @@ from pathlib import Path
 
 import yaml
 
+from lib.engine import rules
 from lib.study import identity, paths, runs
 
-# As Snakemake names them; gpu_mb is the part of the card that is taken, without it the whole.
+# gpu_mb is the part of the card that is taken, without it the whole; runtime is for a cluster
 RESOURCES = {"gpu": "cards, 0 or 1", "gpu_mb": "MiB of a card", "mem_mb": "MiB", "runtime": "minutes"}
 
 
@@ -30,9 +32,12 @@ class Row:
     after: tuple[str, ...]  # run ids of the rows that `after` names
     needs: tuple[str, ...]  # names of all rows that must be finished first
     run_id: str
+    identity: dict[str, str]  # what the run id is a digest of
     departs: str = ""  # how the row's setting differs from the published one's
     threads: int = 1
     resources: dict[str, int] = field(default_factory=dict)
+    precision: str = ""  # found for `precision: auto` where the row was planned
+    rerun: bool = False  # although it is finished
 
     @property
     def folder(self) -> Path:
@@ -47,16 +52,27 @@ class Row:
         return self.folder / "notebook.ipynb"
 
     @property
+    def ended(self) -> Path:
+        return self.folder / "finished.json"  # what the last cell writes, and becomes the metrics when all is well
+
+    @property
     def failure(self) -> Path:
         return self.folder / "failed.txt"
 
-    def finished(self) -> bool:
-        """Tell whether the run is finished. Raises ValueError where its metrics.json is damaged or another run's."""
+    @property
+    def lock(self) -> Path:
+        return self.folder / "lock"
+
+    def finished(self, plan: Path | None = None) -> bool:
+        """Tell whether the run is finished, with a plan: and not planned to run again.
+
+        Raises ValueError where its metrics.json is damaged or another run's.
+        """
         if not self.metrics.exists():
             return False
         if (found := runs.read_metrics(self.metrics)["run_id"]) != self.run_id:
             raise ValueError(f"{self.metrics} belongs to {found}: delete the folder and run again")
-        return True
+        return not (plan and self.rerun and self.metrics.stat().st_mtime < plan.stat().st_mtime)
 
 
 @dataclass(frozen=True)
@@ -68,15 +84,27 @@ class Batch:
 
     @property
     def name(self) -> str:
-        return self.path.stem
+        return name_of(self.path)
 
     def waiting(self) -> dict[str, Row]:
         """Return the rows that are not finished."""
         return {name: row for name, row in self.rows.items() if not row.finished()}
 
 
+def name_of(path: str | Path) -> str:
+    """Return a batch's name: its file's stem, and a digest of its place where that is not batches/."""
+    path = Path(path).resolve()
+    if path.parent == paths.ROOT.resolve() / "batches":
+        return path.stem
+    return f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}"
+
+
 class Loader(yaml.SafeLoader):
-    """YAML as plain data, in which a key given twice is an error and not silently the last one."""
+    """YAML as plain data, in which nothing means another thing than it says to whoever does not know YAML 1.1.
+
+    A key given twice is an error and not silently the last one. So are 010, which is 8 there, 1:30, which is 90, and
+    `no`, which is false. A date is text.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -85,24 +113,41 @@ class Loader(yaml.SafeLoader):
                 raise ValueError(f"line {node.start_mark.line + 1}: {key} is given twice")
         return super().construct_mapping(node, deep)
 
+    def construct_plainly(self, node: yaml.ScalarNode) -> int | float | bool:
+        kind = node.tag.rpartition(":")[2]
+        value = getattr(yaml.SafeLoader, f"construct_yaml_{kind}")(self, node)
+        if not re.fullmatch(PLAIN[kind], node.value):
+            word = str(value).lower() if kind == "bool" else value
+            raise ValueError(
+                f'line {node.start_mark.line + 1}: YAML reads {node.value} as {word}; write {word}, or "{node.value}" '
+                "for the text"
+            )
+        return value
+
+
+PLAIN = {"int": r"[-+]?(0|[1-9][0-9_]*)", "float": r"[-+]?[0-9_]*\.?[0-9_]*([eE][-+]?[0-9]+)?", "bool": "true|false"}
+for kind in PLAIN:
+    Loader.add_constructor(f"tag:yaml.org,2002:{kind}", Loader.construct_plainly)
+Loader.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_str)
+
 
 def load(path: str | Path) -> Batch:
     """Read and check a batch file. Raises ValueError that names the file, the row and what is wrong there."""
     path = Path(path).absolute()
     if not path.is_file():
         raise ValueError(f"no batch file {path}")
-    with _at(path):
+    with at(path):
         content = _read(path)
     given, defaults, drafts, rows = content["rows"], content.get("defaults", {}), {}, {}
     for name, row in given.items():
-        with _at(path, name):
+        with at(path, name):
             drafts[name] = _draft(name, row, given, defaults)
     try:
         order = list(TopologicalSorter({name: draft["needs"] for name, draft in drafts.items()}).static_order())
     except CycleError as error:
         raise ValueError(f"{path.name}: rows wait for each other: {' before '.join(error.args[1])}") from error
     for name in order:
-        with _at(path, name):
+        with at(path, name):
             row = _resolve(name, drafts[name], rows)
             for other in rows.values():
                 if other.run_id == row.run_id:
@@ -113,7 +158,7 @@ def load(path: str | Path) -> Batch:
 
 
 @contextmanager
-def _at(path: Path, row: object = None) -> Iterator[None]:
+def at(path: Path, row: object = None) -> Iterator[None]:
     """Name the place in what goes wrong there."""
     try:
         yield
@@ -124,7 +169,7 @@ def _at(path: Path, row: object = None) -> Iterator[None]:
 def _read(path: Path) -> dict:
     """Return a batch file's content, of the right shape."""
     try:
-        content = yaml.load(path.read_text(), Loader)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise ValueError(f"line {mark.line + 1 if mark else '?'}: {getattr(error, 'problem', 'no YAML')}") from error
@@ -195,15 +240,20 @@ def _resolve(name: str, draft: dict, rows: dict[str, Row]) -> Row:
     given = {
         k: f"run:{rows[other].run_id}" if (other := _upstream(v, rows)) else v for k, v in draft["parameters"].items()
     }
-    checked = identity.check(draft["notebook"], given)
+    notebook, on_gpu = draft["notebook"], bool(draft.get("gpu"))
+    checked = identity.check(notebook, given)
+    rules.check(notebook, checked, on_gpu)
     after = tuple(sorted({rows[other].run_id for other in draft["after"]}))
+    told = identity.identity_of(notebook, given, after, on_gpu)
     return Row(
         name=name,
-        notebook=draft["notebook"],
+        notebook=notebook,
         parameters={k: checked[k] for k in given},
         after=after,
         needs=tuple(sorted(draft["needs"])),
-        run_id=identity.run_id(draft["notebook"], given, after),
+        run_id=f"{notebook}-{identity.digest(told)}",
+        identity=told,
+        precision=identity.find_precision(checked.get("precision", ""), on_gpu),
         departs=draft.get("departs", ""),
         threads=draft.get("threads", 1),
         resources={key: draft[key] for key in RESOURCES if key in draft},

@@ -1,0 +1,267 @@
+"""A batch: its rows are planned once, written down, and run from there, each when those it needs are finished.
+
+A batch takes days. Meanwhile its code is edited, another batch wants the same rows, a row dies of memory, the terminal
+is closed. So a batch runs a copy of the code as it was when it began; rows that two batches share are run by one of
+them; a row that fails ends nothing but what needs it; and a finished row is never touched.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+from filelock import FileLock
+
+from lib.engine import rules
+from lib.engine.execute import is_running, say
+from lib.engine.places import Machine
+from lib.engine.rows import Batch, Row, at
+from lib.study import identity, paths, runs
+from lib.study.paths import short
+
+SHOWN = ["row", "data", "metric", "value", "low", "high", "published", "code"]
+TICK = 0.1  # seconds between two looks at what runs
+OLD = 30 * 86400  # seconds after which the plan of a batch that was given up goes
+
+
+def run(batch: Batch, place: Machine, only: Sequence[str] = (), rerun: Sequence[str] = ()) -> int:
+    """Run the rows that are not finished, rebuild the table, print what came of it; return the exit code.
+
+    only: these rows and what they need (none named: all). rerun: these although they are finished. Raises ValueError
+    where the batch has no such row.
+    """
+    wanted, waiting = choose(batch, only, rerun)
+    print(f"{batch.path.name}: {len(waiting)} of {len(wanted)} rows to run", flush=True)
+    place.prepare(waiting.values())
+    meant = {name: {"run_id": row.run_id, "departs": row.departs} for name, row in batch.rows.items()}
+    runs.claim(batch.name, batch.path, meant)
+    failed = work_through(waiting, write_plan(batch, waiting), place) if waiting else set()
+    try:
+        runs.write_table()
+    finally:
+        summarise(batch)
+    return 1 if failed or wanted & batch.waiting().keys() else 0
+
+
+def plan(batch: Batch, only: Sequence[str] = (), rerun: Sequence[str] = ()) -> int:
+    """Print which rows would run, and why."""
+    wanted, waiting = choose(batch, only, rerun)
+    print(f"{batch.path.name}: {len(waiting)} of {len(wanted)} rows to run")
+    for name, row in waiting.items():
+        print(f"  {name:<20} {'asked for' if row.finished() else why(batch, row)}")
+    for name in sorted(wanted - waiting.keys()):
+        record = runs.read_metrics(batch.rows[name].metrics)
+        if found := runs.differs(record):
+            print(f"  {name:<20} finished; code differs since {record['commit']}: {', '.join(found)}")
+    return 0
+
+
+def choose(batch: Batch, only: Sequence[str], rerun: Sequence[str]) -> tuple[set[str], dict[str, Row]]:
+    """Return the rows that are wanted, by name, and those of them that are to run."""
+    named = [row.name for row in find(batch, *only, *rerun)]
+    needs = {name: row.needs for name, row in batch.rows.items()}
+    wanted = set(named).union(*(upstream(needs, name) for name in named)) if named else set(batch.rows)
+    unfinished = batch.waiting()
+    chosen = {name: row for name, row in batch.rows.items() if name in wanted and (name in unfinished or name in rerun)}
+    for name, row in chosen.items():
+        with at(batch.path, name):
+            rules.check_more(identity.check(row.notebook, row.parameters))
+    return wanted, {name: replace(row, rerun=name in rerun) for name, row in chosen.items()}
+
+
+def find(batch: Batch, *names: str) -> list[Row]:
+    """Return the rows of these names. Raises ValueError where the batch has no such row."""
+    for name in names:
+        if name not in batch.rows:
+            raise ValueError(f"{batch.path} has no row {name!r}: it has {', '.join(batch.rows)}")
+    return [batch.rows[name] for name in names]
+
+
+def upstream(needs: Mapping[str, Collection[str]], name: str) -> set[str]:
+    """Return all rows that a row needs, near or far."""
+    return set(needs[name]).union(*(upstream(needs, other) for other in needs[name]))
+
+
+# --- what is written down ------------------------------------------------------------------------------------------
+
+
+def write_plan(batch: Batch, rows: Mapping[str, Row]) -> Path:
+    """Write down the rows that are to run, and copy the code that will run them; return the plan's path."""
+    folder = paths.runs() / "plans"
+    with paths.naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        content = {
+            "batch": batch.name,
+            "path": str(batch.path),
+            "commit": runs.commit(),
+            "code": _copy_code(),
+            "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "rows": {name: {k: v for k, v in asdict(row).items() if k != "name"} for name, row in rows.items()},
+        }
+        text = json.dumps(content, indent=1).encode()
+        path = folder / f"{hashlib.sha256(text + os.urandom(8)).hexdigest()[:10]}.json"
+        paths.write_atomically(path, text)
+        _prune()
+    return path
+
+
+def _copy_code() -> str:
+    """Copy lib and notebooks as they are, once for each content; return the digest that names the copy."""
+    lib = Path(__file__).parent.parent
+    files = {f"lib/{path.relative_to(lib)}": path.read_bytes() for path in sorted(lib.rglob("*.py"))}
+    files |= {f"notebooks/{path.name}": path.read_bytes() for path in sorted(paths.NOTEBOOKS.glob("*.ipynb"))}
+    listed = "".join(f"{name} {hashlib.sha256(content).hexdigest()}\n" for name, content in files.items())
+    copy = paths.runs() / "code" / hashlib.sha256(listed.encode()).hexdigest()[:10]
+    if not copy.exists():
+        part = copy.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        for name, content in files.items():
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
+            (part / name).write_bytes(content)
+        part.rename(copy)
+    return copy.name
+
+
+def code_of(plan: Path) -> Path:
+    """Return the folder of the code that a plan's rows run."""
+    return plan.parent.parent / "code" / json.loads(plan.read_text(encoding="utf-8"))["code"]
+
+
+def _prune() -> None:
+    """Remove plans of which nothing is left to run, and copies of the code that no plan uses."""
+    used = set()
+    for path in (paths.runs() / "plans").glob("*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        rows = [Row(name=name, **entry) for name, entry in content["rows"].items()]
+        unfinished = [row for row in rows if not row.finished(path)]
+        if unfinished and (time.time() - path.stat().st_mtime < OLD or any(map(is_running, unfinished))):
+            used.add(content["code"])
+        else:
+            path.unlink()
+    for folder in (paths.runs() / "code").iterdir():
+        if folder.name not in used:
+            shutil.rmtree(folder)
+
+
+# --- the work ------------------------------------------------------------------------------------------------------
+
+
+def work_through(rows: Mapping[str, Row], plan: Path, place: Machine) -> set[str]:
+    """Run the rows of a plan, what others wait for first; return the names of those that failed."""
+    needs = {name: set(row.needs) & rows.keys() for name, row in rows.items()}
+    waited_for = Counter(other for name in rows for other in upstream(needs, name))
+    sorter = TopologicalSorter(needs)
+    sorter.prepare()
+    ready, failed, told, stopping = [*sorter.get_ready()], set(), set(), False
+    with _deferred_signals() as signals:
+        while ready or place.running:
+            for row, code in place.ended():
+                if code == 0:
+                    sorter.done(row.name)
+                else:
+                    failed.add(row.name)
+                    _note_failure(row, code)
+            if signals:
+                signals.clear()
+                place.stop()
+                stopping = True
+            ready = [] if stopping else [*ready, *sorter.get_ready()]
+            for name in sorted(ready, key=lambda name: -waited_for[name]):
+                if not place.has_room(rows[name]):
+                    continue
+                came = _begin(rows[name], plan, place)
+                if came == "finished":  # by another batch, meanwhile
+                    sorter.done(name)
+                if came in ("finished", "begun"):
+                    ready.remove(name)
+                elif (name, came) not in told:
+                    say(f"{name} waits: {came}")
+                    told.add((name, came))
+            time.sleep(TICK)
+    return failed
+
+
+def _begin(row: Row, plan: Path, place: Machine) -> str:
+    """Begin a row, where nothing holds it up; return begun, finished, or what it waits for."""
+    if is_running(row):
+        return "it runs in another call"
+    if row.finished(plan):
+        return "finished"
+    row.failure.unlink(missing_ok=True)
+    return place.start(row, plan, code_of(plan)) or "begun"
+
+
+def _note_failure(row: Row, code: int) -> None:
+    """Say of a row whose process could not do so itself why it ended."""
+    if not row.failure.exists():
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        reason = f"its process {how}" + (", perhaps for want of memory" if code == -signal.SIGKILL else "")
+        print(f"error: row {row.name}: {reason}", file=sys.stderr, flush=True)
+        with suppress(OSError):
+            paths.write_atomically(row.failure, reason.encode())
+
+
+@contextmanager
+def _deferred_signals() -> Iterator[list[int]]:
+    """Collect SIGTERM and SIGINT in a list, by which a batch ends what it began before it ends itself."""
+    caught = []
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    former = {number: signal.signal(number, lambda number, _: caught.append(number)) for number in numbers}
+    try:
+        yield caught
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+# --- what is told --------------------------------------------------------------------------------------------------
+
+
+def why(batch: Batch, row: Row) -> str:
+    """Say what sets a row that is to run apart from its last finished run."""
+    if is_running(row):
+        return "runs now, in another call"
+    if row.failure.exists() or (row.folder / "params.json").exists():
+        return f"not finished last time: {_stopped(row)}"
+    records = [runs.read_metrics(path) for path in paths.runs().glob("*/metrics.json")]
+    records = [record for record in records if (record["batch"], record["row"]) == (batch.name, row.name)]
+    if not records:
+        return "new row"
+    before = max(records, key=lambda record: record["finished"]).get("identity", {})
+    both = [(key, before.get(key, "default"), row.identity.get(key, "default")) for key in {**before, **row.identity}]
+    return "; ".join(f"{key}: {was} -> {now}" for key, was, now in both if was != now)
+
+
+def _stopped(row: Row) -> str:
+    return row.failure.read_text(encoding="utf-8") if row.failure.exists() else "interrupted"
+
+
+def summarise(batch: Batch) -> int:
+    """Print each row's state, the batch's table and where things are; return 1 where a row is not finished."""
+    print(f"\n{batch.path.name}:")
+    waiting = batch.waiting()
+    for name, row in batch.rows.items():
+        if name not in waiting:
+            record = runs.read_metrics(row.metrics)
+            print(f"  finished  {name:<20} {record['seconds']:>7} s {record['peak_mb']:>6} MB  {short(row.executed)}")
+        elif is_running(row):
+            print(f"  running   {name:<20} in another call")
+        elif row.failure.exists() or row.executed.exists():
+            print(f"  FAILED    {name:<20} {_stopped(row)}; see {short(row.executed)}")
+        else:
+            print(f"  not run   {name:<20} after {', '.join(set(row.needs) & waiting.keys()) or 'nothing'}")
+    table = runs.table(batch.name)[SHOWN]
+    if len(table):
+        print(f"\n{table.to_string(index=False, na_rep='', float_format=lambda x: f'{x:.4g}')}")
+    print(f"\nTable: {short(paths.runs() / 'table.csv')}. Figures (*.png) are beside each row's executed notebook.")
+    return 1 if waiting else 0

@@ -1,0 +1,133 @@
+"""What a parameter can be, beyond its type: refused here in a line, not by a kernel after a day's work.
+
+A rule belongs to a parameter's name, whichever notebook has it; where notebooks mean different things by one name, it
+says which. What a net or a set of images can be, their own rooms say.
+"""
+
+import csv
+import re
+import sys
+from collections.abc import Callable, Mapping
+
+from lib.study import identity, paths
+
+LINES = (  # of notebook 05's table
+    "trained D", "trained D, running averages", "untrained D", "raw pixels", "k-means", "Exemplar CNN",
+    "k-nearest neighbours", "supervised net",
+)  # fmt: skip
+
+
+def check(notebook: str, given: Mapping, gpu: bool = False) -> None:
+    """Refuse what a notebook's parameters cannot be. ValueError names the parameter, its value and the way out.
+
+    given: all of them, of the right types; a default is the notebook's own, and fits. gpu: whether the run has a card.
+    """
+    defaults = identity.parameters_of(notebook)
+    for name, value in given.items():
+        for known in (name, f"{notebook[:2]}.{name}"):
+            fits, needed = RULES.get(known, (None, ""))
+            if fits and value != defaults[name] and not fits(value):
+                raise ValueError(f"{notebook}: {name} = {value!r}: {needed}")
+    if given.get("keep", 0) > given.get("snapshots", 0) > 0:
+        raise ValueError(f"{notebook}: keep = {given['keep']}: there are {given['snapshots']} snapshots to keep one of")
+    if (claim := given.get("claim")) and not _is_published(notebook, claim):
+        raise ValueError(f"{notebook}: claim = {claim!r}: not in data/published.csv; add it there, or leave it out")
+    _check_device(notebook, given.get("device"), gpu)
+
+
+def check_more(given: Mapping) -> None:
+    """Refuse a net that cannot be built and a set of images of no known kind; takes the second that torch needs."""
+    if "architecture" in given:
+        from lib.nets import models
+
+        own = {name: given[name] for name in ("prior", "kernel") if given[name]}
+        sizes = {name: given[name] for name in ("size", "nc", "ngf", "ndf")}
+        models.describe(given["architecture"], given["breaks"], **sizes, **own)
+    kinds = [given[name] for name in ("data_set", "many_set", "control") if given.get(name)]
+    if kinds:
+        from lib.images import sources
+
+        for kind in kinds:
+            if kind != "samples" and not re.match("(tar|folder):.", kind):  # which may be another machine's
+                sources.find(kind, 8, paths.data_root(), "")
+
+
+def at_least(least: float) -> tuple[Callable, str]:
+    """Refuse less."""
+    return lambda value: value >= least, f"give {least} or more"
+
+
+def one_of(*choices: str) -> tuple[Callable, str]:
+    """Refuse anything else."""
+    return lambda value: value in choices, f"choose one of {', '.join(choice or 'nothing' for choice in choices)}"
+
+
+ABOVE_ZERO = (lambda value: value > 0, "give a number above 0")
+DRAWS = (lambda value: value >= 2, "give 2 or more: an interval needs two draws")
+SPLIT = (
+    lambda value: len(set(value.split("+"))) == len(value.split("+")) and all(value.split("+")),
+    "name each part once, joined by +",
+)
+RULES = {
+    "precision": one_of("auto", "float32", "bfloat16"),
+    "device": (
+        lambda value: re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", value),
+        "choose one of auto, cpu, cuda, cuda:N, mps",
+    ),
+    "update": one_of("both", "alternate"),
+    "batch_size": (lambda value: value >= 2, "give 2 or more: batch norm needs two images"),
+    "lr": ABOVE_ZERO,
+    "tol": ABOVE_ZERO,
+    "C": ABOVE_ZERO,
+    "beta1": (lambda value: 0 <= value < 1, "give a number from 0, below 1"),
+    "01.held_out": (lambda value: 0 <= value < 1, "give a share from 0, below 1"),
+    "10.held_out": at_least(1),
+    "08.size": (lambda value: value >= 4 and value % 4 == 0, "give a multiple of 4"),
+    "most_C": (lambda value: value >= 0.0001, "give 0.0001, the smallest C that is tried, or more"),
+    "05.lines": (
+        lambda value: value == "all" or {line.strip() for line in value.split("+")} <= set(LINES),
+        f"choose all, or some of {', '.join(LINES)}, joined by +",
+    ),
+    "08.counts": (
+        lambda value: value.split() and all(n.isdecimal() and int(n) > 0 for n in value.split()),
+        "give numbers above 0, apart by spaces",
+    ),
+    "02.stops": at_least(2),
+    "02.walks": at_least(2),
+    "03.sums": at_least(2),
+    **{f"{notebook}.draws": DRAWS for notebook in ("05", "06", "09", "10")},
+    **dict.fromkeys(("epochs", "hash_epochs", "box_epochs"), ABOVE_ZERO),
+    **dict.fromkeys(("split", "train_split", "test_split", "many_split"), SPLIT),
+    **dict.fromkeys(
+        ("limit", "train_limit", "many_limit", "snapshots", "keep", "seed", "weight_decay", "shift", "skew", "planted"),
+        at_least(0),
+    ),
+    **dict.fromkeys(
+        ("size", "nc", "ngf", "ndf", "hidden", "per_class", "grid", "units", "surrogates", "views", "steps", "samples",
+         "exemplars", "most", "stored", "compared", "labels", "draws_for_C", "searches", "part", "maps", "images",
+         "checked", "columns"),
+        at_least(1),
+    ),
+}  # fmt: skip
+
+
+def _is_published(notebook: str, claim: str) -> bool:
+    """Tell whether a claim names a figure of data/published.csv, or the beginning of several."""
+    with paths.PUBLISHED.open(newline="", encoding="utf-8") as file:
+        known = [line["id"] for line in csv.DictReader(file)]
+    if notebook.startswith("11"):  # report 000's net and images: 4x4.imagenet64
+        model, _, images = claim.partition(".")
+        return any(re.fullmatch(rf"report000\.{re.escape(model)}\..*\.{re.escape(images)}\..*", id) for id in known)
+    return any(id == claim or id.startswith(f"{claim}.") for id in known)
+
+
+def _check_device(notebook: str, device: str | None, gpu: bool) -> None:
+    """Refuse a device that the row will not see: with `gpu: 1` it sees one card, without it none."""
+    if gpu and device is None:
+        raise ValueError(f"gpu: 1, but {notebook} computes on the CPU: it has no parameter `device`")
+    if gpu and device in ("cpu", "mps"):
+        raise ValueError(f"gpu: 1, but device = {device!r}: a card would be held for nothing; leave one of them out")
+    if device and device.startswith("cuda") and not (gpu and device in ("cuda", "cuda:0")):
+        raise ValueError(f"device = {device!r}: a row with gpu: 1 sees one card, any other none; give gpu: 1 and auto")
+    if device == "mps" and sys.platform != "darwin":
+        raise ValueError("device = 'mps': only a Mac has it; choose auto")
