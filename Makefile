@@ -40,7 +40,7 @@ batch: setup ## run another batch: make batch BATCH=batches/paper.yaml; on a clu
 plan: setup ## show which rows of BATCH would run, and why
 	@$(BIN)/python -m lib run $(BATCH) --dry-run $(ARGS)
 
-report: setup ## write the executed notebooks of BATCH as pages, the verdicts as their index: results/site
+report: setup ## write the executed notebooks of BATCH as pages, a page of all claims before them: results/site
 	@$(BIN)/python -m lib report $(BATCH)
 
 orphans: setup ## list trainings that no finished or planned run uses; ARGS=--remove deletes them

@@ -154,11 +154,14 @@ def to_markdown(table: pd.DataFrame) -> str:
     return "\n\n".join([INTRODUCTION, levels, "## Contents", "\n".join(contents), body]) + "\n"
 
 
+MARKS = (
+    f"{verdicts.OLDER} marks a number that older code made, {verdicts.DAMAGED} one that was measured on, or learned "
+    "from, a JPEG copy of CIFAR-10 in place of the exact images."
+)
 INTRODUCTION = f"""# Numbers
 
 Written by `make readme` from `results/table.csv`, `data/claims.yaml` and `data/published.csv`. Intervals are of 95%.
-{verdicts.OLDER} marks a number that older code made, {verdicts.DAMAGED} one that was measured on, or learned from, a
-JPEG copy of CIFAR-10 in place of the exact images.
+{MARKS}
 
 Each training gives one value: *for* the claim where its whole interval meets the criterion, *against* where none of it
 does, else *open*. All for: supported. All against: contradicted. Otherwise mixed. The strongest level of evidence that

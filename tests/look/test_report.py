@@ -4,13 +4,14 @@ import json
 import re
 import subprocess
 from fnmatch import fnmatch
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from lib.look import report
+from lib.look import claims, report
 from lib.study import paths, runs
 
 WALK = "02_walk_latent_space"
@@ -90,13 +91,24 @@ def test_a_site(site):
         assert page.alts, name
         assert not [alt for alt in page.alts if len(alt) < 8 or "No description" in alt], name
     index = (site / "index.html").read_text()
-    assert "Claims that these runs decide" in index and "not tested" in index
+    assert "Claims that these runs decide" in index
     assert '<a href="digits-walk.html">digits-walk</a></td>' in index, (
         "a claim leads to the page of the run that decides it"
     )
     assert re.search("failed.html.*not finished", index)
     assert {"digits-walk.html", "failed.html"} <= set(pages["index"].links)
     assert "index.html" in pages["digits-walk"].links
+
+
+def test_the_front_page_has_every_claim(site):
+    report.write("quick")
+    text = (site.parent / "index.html").read_text()
+    page = Page(text)
+    assert all((site.parent / place).is_file() for place in page.fetched) and len(page.alts) == 1
+    assert page.links == ["quick/index.html"]
+    known = claims.load()
+    assert text.count("<tr>") == len(known) and all(escape(claim.words) in text for claim in known.values())
+    assert '<span class="badge supported">supported</span>' in text and f"{len(known)} claims: 1 supported" in text
 
 
 def test_the_player_is_on_the_page_with_its_buttons(site):
@@ -136,7 +148,7 @@ def test_a_batch_is_called_what_it_is_called(monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "KEPT", tmp_path)
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
     page = report.index("a<b>&c", {}, {})
-    assert "<title>a&lt;b&gt;&amp;c</title>" in page and "a<b>" not in page
+    assert "<title>batch a&lt;b&gt;&amp;c</title>" in page and "a<b>" not in page
 
 
 def test_nothing_run_says_what_makes_it(tmp_path, monkeypatch):
