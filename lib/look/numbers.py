@@ -66,7 +66,10 @@ def main_number(table: pd.DataFrame) -> str:
 
 
 def _cell(line: pd.Series, label: str) -> str:
-    return "" if pd.isna(line[label]) else f"{line[label]:.1f}{line['marks']}"
+    """Write an accuracy: a published figure as it was published."""
+    if pd.isna(line[label]):
+        return ""
+    return f"{line[label]:g}" if line["images"] == "cited" else f"{line[label]:.1f}{line['marks']}"
 
 
 def claims_table(table: pd.DataFrame) -> str:
@@ -204,7 +207,7 @@ def _beside(table: pd.DataFrame) -> str:
         lines = lines[(lines["run"] != run) | ~lines["published"].str.match(figures)]
     for name, group in lines.groupby("published", sort=True):
         figure = known.loc[name]
-        value = "" if pd.isna(figure["value"]) else f": {number(figure['value'])} {figure['unit']}"
+        value = "" if pd.isna(figure["value"]) else f": {figure['value']:g} {figure['unit']}"
         parts.append(f"### {figure['claim']}{value}\n\n{figure['source']}. {_words(figure['protocol'])}")
         rows = [[f"`{x.run}`", x.metric, number(x.value, x.low, x.high) + x.marks] for x in group.itertuples()]
         parts.append(grid(["run", "measure", "here"], rows))
@@ -224,5 +227,6 @@ def _departures(table: pd.DataFrame) -> str:
     return "\n".join(f"- {departs}: {', '.join(f'`{run}`' for run in runs)}" for departs, runs in groups.items())
 
 
-def _words(text: object) -> str:
-    return "" if pd.isna(text) else f"{text}."
+def _words(text: str | float) -> str:
+    """Return a cell of text as a sentence, an empty one as nothing."""
+    return "" if pd.isna(text) else f"{text[0].upper()}{text[1:]}."

@@ -111,6 +111,11 @@ def test_numbers_are_written_short():
     assert numbers.number(12.0, 0, 100) == "12.0 (0 to 100)"
 
 
+def test_published_figures_are_not_rounded(table):
+    assert "| StyleGAN2-ADA's D, four layers |  | 77.58 | cited |" in numbers.main_number(table)
+    assert "linear SVM: 29.05 %" in numbers.to_markdown(table)
+
+
 def test_a_readme_without_its_marks_is_refused(table):
     with pytest.raises(ValueError, match=r"README.md has no marks <!-- main number -->"):
         numbers.fill("no marks", table)
