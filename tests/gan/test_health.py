@@ -1,6 +1,7 @@
 """Health: what is measured in a net and in a log, and which snapshot is chosen."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -52,6 +53,19 @@ def test_measuring_finds_what_was_killed_and_changes_nothing():
         D.layers[0][0].weight[:3] = 0  # 3 of 8 of D's first; 8 + 16 in all
     ill = diagnostics.measure(G, D, z, real)
     assert (ill["dead_G"], ill["dead_D"]) == (pytest.approx(4 / 24), pytest.approx(3 / 24))
+
+
+def test_health_is_measured_in_batch_statistics():
+    """As the authors sample: running averages, which lag behind, count for nothing."""
+    G, D = models.from_description(NET)
+    z, real = torch.randn(64, 100), torch.rand(64, 1, 16, 16) * 2 - 1
+    usual = diagnostics.measure(G.eval(), D.eval(), z, real)
+    for net in (G, D):
+        for module in net.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.fill_(50)
+                module.running_var.fill_(1e9)
+    assert diagnostics.measure(G, D, z, real) == usual and usual["variety"] > 0.01
 
 
 def log(**changes):
@@ -139,6 +153,18 @@ def test_a_snapshot_can_be_kept_by_its_count():
             selection.choose(distances, 40, steps, keep)
         with pytest.raises(ValueError, match=f"keep = {keep}: there are 3 snapshots"):
             selection.require_snapshot(keep, 3)
+
+
+def test_the_extractor_learns_the_labels_it_is_given(digits):
+    """It tells held-out digits apart; where there are no two classes it stays random, normalised on the images."""
+    extractor = selection.fit_extractor(digits, torch.arange(0, len(digits), 2), 0)
+    held = digits[torch.arange(1, len(digits), 2)]
+    with torch.no_grad():
+        told = extractor.body.head(extractor.body.activations(data.to_float(held.x))[-1].flatten(1)).argmax(1)
+    assert (told == held.y).float().mean() > 0.8
+    random = selection.fit_extractor(replace(digits, y=torch.full_like(digits.y, -1)), torch.arange(1000), 0)
+    features = random.body.layers[-1][:2](random.body.activations(data.to_float(digits.x))[-2])
+    assert features.mean().abs() < 0.1 and 0.8 < features.std() < 1.2, "the last maps before LeakyReLU"
 
 
 @pytest.fixture

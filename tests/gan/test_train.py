@@ -92,7 +92,11 @@ def test_a_stopped_training_resumes_to_the_bit(tmp_path, monkeypatch, update, pr
             train.fit(**arguments, minutes=0, progress=False)
     monkeypatch.undo()
     assert [weights.read_net(path)[2]["step"] for path in checkpoints.find(tmp_path / "cut")] == [10, 9], "the last two"
+    before = checkpoints.find(tmp_path / "cut")
+    spent = weights.read_net(before[0])[2]["seconds"]
+    assert spent > weights.read_net(before[1])[2]["seconds"] > 0
     resumed = train.fit(**arguments, progress=False)
+    assert resumed.seconds > spent, "over all sittings"
     for one, other in ((whole.G, resumed.G), (whole.D, resumed.D)):
         for name, value in one.state_dict().items():
             assert torch.equal(value, other.state_dict()[name]), name
