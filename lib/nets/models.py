@@ -20,7 +20,6 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
-from lib.nets.devices import find_device, find_precision  # noqa: F401 - where notebooks look for them
 from lib.study import chance
 
 VERSIONS = {"nets": 1}  # raise it when a net of the same description becomes another one

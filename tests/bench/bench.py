@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lib.engine.rows import load as load_batch
 from lib.gan import train
 from lib.images import data
-from lib.nets import models
+from lib.nets import devices, models
 from lib.study import identity, runs
 
 NETS = {  # the tutorial's own net and size, and the study's two other kinds at 64 maps
@@ -117,7 +117,7 @@ def compare(name: str, changes: dict, batch_size: int, rounds: int, device: torc
     """
     description = models.describe(name.split()[0], **changes)
     x = data.load("toy-faces:1024", description.size).x
-    best = models.find_precision("auto", device)
+    best = devices.find_precision("auto", device)
     kinds = {precision: (precision,) for precision in dict.fromkeys(["float32", best])}
     if compiled:
         kinds[f"{best}, compiled"] = (best, True)
@@ -152,7 +152,7 @@ def compare_with_example(path: Path, batch_size: int, rounds: int, device: torch
             ends = [time.perf_counter() for line in example.stdout if "Loss_D" in line]
     if len(ends) != rounds + 1:
         raise SystemExit(f"{path}/dcgan/main.py trained {len(ends)} minibatches, not {rounds + 1}")
-    best = models.find_precision("auto", device)
+    best = devices.find_precision("auto", device)
     own = seconds_of({"ours": ours(models.describe("tutorial64"), x, batch_size, device, best)}, rounds, device)["ours"]
     speeds = {"example, images/s": batch_size * rounds / (ends[-1] - ends[0]), "ours": batch_size * rounds / own.sum()}
     return pd.Series(speeds | {"ours / example": speeds["ours"] / speeds["example, images/s"]})
@@ -257,7 +257,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="time torch.compile too: a minute per net before it")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: the faster one that there is")
     given = parser.parse_args()
-    device = models.find_device(given.device)
+    device = devices.find_device(given.device)
     print(f"{runs.device_name()}, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}\n")
     if given.cost:
         print(cost(given.cost).round(2).to_string())

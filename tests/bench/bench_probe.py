@@ -17,7 +17,7 @@ import torch
 from sklearn.svm import LinearSVC
 
 from lib.images import data
-from lib.nets import batchnorm, models
+from lib.nets import batchnorm, devices, models
 from lib.probe import features, l2svm
 from lib.study import runs
 
@@ -91,7 +91,7 @@ def main() -> None:
     y = pd.qcut(faces.attributes["yaw"], 10, labels=False).to_numpy()
     _, D = models.build("imagenet32", seed=1)
     batchnorm.recalibrate_batchnorm(D, faces.x[:2000])
-    half = models.find_precision("auto", torch.device("cpu")) == "bfloat16"
+    half = devices.find_precision("auto", torch.device("cpu")) == "bfloat16"
     shares = [time_extraction(D, faces.x[:1024], autocast) for autocast in sorted({False, half})]
     print("Extraction, as a share of the bare forward pass's speed:\n", pd.DataFrame(shares).round(2), "\n")
     X = features.extract(D, faces.x, autocast=half, progress=True)
