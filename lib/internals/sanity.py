@@ -15,6 +15,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from lib.internals import attribution
 from lib.internals.attribution import RULES, Target
 from lib.nets import batchnorm, models
+from lib.nets.devices import device_of
 from lib.nets.models import Discriminator
 from lib.study import chance
 
@@ -40,11 +41,12 @@ def randomise_downwards(D: Discriminator, x: Tensor, seed: int = 0) -> Iterator[
     The cascading randomisation of Adebayo et al., in a copy of D, which is changed further by the next step. Batch norm
     is re-estimated on x (N, nc, size, size) each time: with the trained layers' statistics new layers would saturate.
     """
-    D = copy.deepcopy(D)
+    D, device = copy.deepcopy(D), device_of(D)
     layers = {f"layer {i}": layer for i, layer in enumerate(D.layers)}
     for name, part in reversed([*layers.items(), ("hidden", D.hidden), ("logit", D.head)]):
         if any(True for _ in part.parameters()):  # few nets have a hidden layer, and a published D may have no head
-            models.initialise(part, torch.Generator().manual_seed(chance.stream(seed, "randomised", name)))
+            models.initialise(part.cpu(), torch.Generator().manual_seed(chance.stream(seed, "randomised", name)))
+            part.to(device)
             yield name, batchnorm.recalibrate_batchnorm(D, x)
 
 

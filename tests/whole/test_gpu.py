@@ -6,7 +6,8 @@ import torch
 
 from lib.gan import feed, game, selection, train
 from lib.images import data
-from lib.nets import batchnorm, devices, models, weights
+from lib.internals import attribution, dedup, forgetting, latent, memorisation, sanity
+from lib.nets import batchnorm, devices, judges, models, weights
 from lib.nets.judges import AttributeNet
 from lib.probe import features, l2svm
 
@@ -144,3 +145,43 @@ def test_frechet_distances_are_the_cpus(tmp_path):
         for device in ("cpu", "cuda")
     )
     assert on_gpu.to_numpy() == pytest.approx(on_cpu.to_numpy(), rel=1e-2)
+
+
+def test_neighbours_are_those_of_a_cpu():
+    _, D = models.from_description(NET)
+    for how in ({"shift": 1}, {"to": lambda x: features.extract(D, x)}):
+        here, there = (memorisation.nearest(X[:20], X[20:], **how, device=device) for device in ("cpu", GPU))
+        torch.testing.assert_close(there[0], here[0], rtol=1e-3, atol=1e-3)
+        assert torch.equal(there[1], here[1])
+        D.to(GPU)
+
+
+def test_what_learns_in_the_notebooks_learns_on_a_gpu():
+    """The control, the hash, a judge and a segmenter: each answers on the CPU, or draws there what was drawn."""
+    memory, codes = memorisation.memorise(NET, X[:8], 5, 0, GPU)
+    drawn = memory(memorisation.recall(memory, codes, torch.Generator().manual_seed(0)).to(GPU))
+    assert drawn.is_cuda and drawn.shape == X[:8].shape
+    assert dedup.hash_images(dedup.fit_autoencoder(X, 1, 0, 16, GPU), X).shape == (200, 16)
+    judge = judges.fit(X, np.eye(2)[np.arange(200) % 2], ["a", "b"], 1, 0, 8, GPU)
+    assert judges.tell(judge, X).shape == (200, 2) and not judges.tell(judge, X).is_cuda
+    segmenter = forgetting.fit(X, X[:, 0] > 128, 1, 0, GPU)
+    assert forgetting.find_boxes(segmenter, data.to_float(X[:5]).to(GPU)).shape == (5, 4)
+
+
+def test_explanations_and_their_check_are_those_of_a_cpu():
+    D, x = models.from_description(NET)[1].eval(), data.to_float(X[:6])
+    here = {name: sanity.explain(d, x, "logit", "springenberg") for name, d in sanity.randomise_downwards(D, X)}
+    D.to(GPU)
+    for name, d in sanity.randomise_downwards(D, X):
+        maps = sanity.explain(d, x.to(GPU), "logit", "springenberg")
+        torch.testing.assert_close(maps.cpu(), here[name], rtol=1e-2, atol=1e-4)
+    assert attribution.maximise(D, "logit", n=1, steps=2).is_cuda
+    assert sanity.explain(D, x.to(GPU), "logit", "grad-cam").is_cuda
+
+
+def test_points_are_drawn_alike_and_maps_are_dropped_there():
+    G, _ = models.from_description(NET)
+    z = latent.points(G.eval(), 5, 0, "walk")
+    here = forgetting.draw(G, z, 1, [0])
+    assert torch.equal(latent.points(G.to(GPU), 5, 0, "walk").cpu(), z)
+    torch.testing.assert_close(forgetting.draw(G, z.to(GPU), 1, [0]).cpu(), here, rtol=1e-3, atol=1e-4)
