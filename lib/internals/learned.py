@@ -46,7 +46,8 @@ class Asked:
         if held_out == self.split:
             raise ValueError(f"held_out = {held_out}: the net is asked about this very split: name another")
         if held_out != "training":
-            return _fitting(data.load(self.whole.name, self.whole.x.shape[-1], held_out, most), self.whole.x.shape[1]).x
+            others = _fitting(data.load(self.whole.name, self.whole.x.shape[-1], held_out), self.whole.x.shape[1])
+            return others.x[spread(torch.arange(len(others)), most)]
         if self.learned:
             raise ValueError(f"held_out = training: the net learned {self.learned}: name a split instead")
         if not len(self.kept):

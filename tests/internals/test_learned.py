@@ -81,6 +81,7 @@ def test_some_are_evenly_spaced_and_all_are_no_copy(G, whole):
     kept = learned.find(G, record()).unseen("training")
     assert torch.equal(learned.find(G, record()).unseen("training", 10)[[0, 5]], kept[[0, len(kept) // 2]])
     assert len(learned.find(G, record()).unseen("test", 7)) == 7
+    assert len(learned.find(G, record()).unseen("test", 5000)) == 500, "at most so many"
 
 
 @pytest.mark.parametrize(
