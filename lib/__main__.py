@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 
 from lib.engine import batch, execute, orphans, places, rows
-from lib.study import paths, runs
+from lib.study import paths, runs, tables
 
 
 def main() -> int:
@@ -47,13 +47,13 @@ def parse(words: list[str]) -> argparse.Namespace:
     word.add_argument("--tied", action="store_true", help="end when standard input ends")
     add(
         "keep",
-        lambda given: print(paths.short(runs.keep(given.run))),
+        lambda given: print(paths.short(tables.keep(given.run))),
         "copy a run's record to where git keeps it",
         "run",
     )
     word = add("accept", accept, "say that rows' numbers stand for today's code too", "batch")
     word.add_argument("rows", nargs="+", metavar="ROW")
-    add("table", lambda _: print(paths.short(runs.write_table(kept_only=True))), "rebuild the table of what git keeps")
+    add("table", lambda _: print(paths.short(tables.write(kept_only=True))), "rebuild the table of what git keeps")
     add("report", report, "write a batch's executed notebooks as pages", "batch")
     word = add("orphans", lambda given: orphans.tell(given.remove), "list trainings that no run uses, with their sizes")
     word.add_argument("--remove", action="store_true", help="delete them")

@@ -25,7 +25,7 @@ from lib.engine import rules
 from lib.engine.execute import is_running, say
 from lib.engine.places import Machine
 from lib.engine.rows import Batch, Row, at
-from lib.study import identity, paths, runs
+from lib.study import identity, paths, runs, tables
 from lib.study.paths import short
 
 SHOWN = ["row", "data", "metric", "value", "low", "high", "published", "code"]
@@ -43,10 +43,10 @@ def run(batch: Batch, place: Machine, only: Sequence[str] = (), rerun: Sequence[
     print(f"{batch.path.name}: {len(waiting)} of {len(wanted)} rows to run", flush=True)
     place.prepare(waiting.values())
     meant = {name: {"run_id": row.run_id, "departs": row.departs} for name, row in batch.rows.items()}
-    runs.claim(batch.name, batch.path, meant)
+    tables.claim(batch.name, batch.path, meant)
     failed = work_through(waiting, write_plan(batch, waiting), place) if waiting else set()
     try:
-        runs.write_table()
+        tables.write()
     finally:
         summarise(batch)
     return 1 if failed or wanted & batch.waiting().keys() else 0
@@ -260,7 +260,7 @@ def summarise(batch: Batch) -> int:
             print(f"  FAILED    {name:<20} {_stopped(row)}; see {short(row.executed)}")
         else:
             print(f"  not run   {name:<20} after {', '.join(set(row.needs) & waiting.keys()) or 'nothing'}")
-    table = runs.table(batch.name)[SHOWN]
+    table = tables.read(batch.name)[SHOWN]
     if len(table):
         print(f"\n{table.to_string(index=False, na_rep='', float_format=lambda x: f'{x:.4g}')}")
     print(f"\nTable: {short(paths.runs() / 'table.csv')}. Figures (*.png) are beside each row's executed notebook.")

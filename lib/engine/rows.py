@@ -7,16 +7,17 @@ and the row. The same check gives every row its run id, so that finished runs ar
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import yaml
 
 from lib.engine import rules
-from lib.study import identity, paths, runs
+from lib.study import identity, manifest, paths, runs
 
 # gpu_mb is the part of the card that is taken, without it the whole; runtime is for a cluster
 RESOURCES = {"gpu": "cards, 0 or 1", "gpu_mb": "MiB of a card", "mem_mb": "MiB", "runtime": "minutes"}
@@ -146,9 +147,10 @@ def load(path: str | Path) -> Batch:
         order = list(TopologicalSorter({name: draft["needs"] for name, draft in drafts.items()}).static_order())
     except CycleError as error:
         raise ValueError(f"{path.name}: rows wait for each other: {' before '.join(error.args[1])}") from error
+    of_images = cache(manifest.of_images)  # which rows share
     for name in order:
         with at(path, name):
-            row = _resolve(name, drafts[name], rows)
+            row = _resolve(name, drafts[name], rows, of_images)
             for other in rows.values():
                 if other.run_id == row.run_id:
                     raise ValueError(f"is the same run as row {other.name}")
@@ -235,7 +237,7 @@ def _upstream(value: object, rows: dict) -> str | None:
     return None
 
 
-def _resolve(name: str, draft: dict, rows: dict[str, Row]) -> Row:
+def _resolve(name: str, draft: dict, rows: dict[str, Row], of_images: Callable[[object], str]) -> Row:
     """Return the row with its parameters checked and its run id; `rows` holds those that it needs."""
     given = {
         k: f"run:{rows[other].run_id}" if (other := _upstream(v, rows)) else v for k, v in draft["parameters"].items()
@@ -244,7 +246,7 @@ def _resolve(name: str, draft: dict, rows: dict[str, Row]) -> Row:
     checked = identity.check(notebook, given)
     rules.check(notebook, checked, on_gpu)
     after = tuple(sorted({rows[other].run_id for other in draft["after"]}))
-    told = identity.identity_of(notebook, given, after, on_gpu)
+    told = identity.identity_of(notebook, given, after, on_gpu, of_images)
     return Row(
         name=name,
         notebook=notebook,

@@ -11,7 +11,7 @@ import pandas as pd
 
 from lib.look import claims, headline, verdicts
 from lib.look.headline import LABELS
-from lib.study import paths, runs
+from lib.study import paths, tables
 
 README, NUMBERS = paths.ROOT / "README.md", paths.ROOT / "results" / "NUMBERS.md"
 TITLES = {"direct": "direct", "authors": "authors' net", "conceptual": "conceptual", "toy": "toy", "": ""}
@@ -35,7 +35,7 @@ NOT_BESIDE = {"authors/svhn-arithmetic": "paper.arithmetic.(smile|glasses)", "ci
 
 def write() -> None:
     """Write results/table.csv from the kept records, README.md's parts and figure, and results/NUMBERS.md."""
-    runs.write_table(kept_only=True)
+    tables.write(kept_only=True)
     table = read_table()
     README.write_text(fill(README.read_text(), table))
     paths.write_atomically(NUMBERS, to_markdown(table).encode())

@@ -16,7 +16,7 @@ from nbconvert import HTMLExporter
 
 from lib.look import headline, numbers, verdicts
 from lib.look.claims import Claim
-from lib.study import paths, runs
+from lib.study import paths, tables
 from lib.study.paths import write_atomically
 
 # Buttons of matplotlib's player, whose icons are a font on the network.
@@ -50,7 +50,7 @@ def write(batch: str) -> Path:
 
     Raises ValueError, which says what makes them, where nothing of the batch was run.
     """
-    ran = {row: paths.runs() / meant["run_id"] for (_, row), meant in runs.claimed(batch).items()}
+    ran = {row: paths.runs() / meant["run_id"] for (_, row), meant in tables.claimed(batch).items()}
     ran = {row: folder for row, folder in ran.items() if (folder / "notebook.ipynb").exists()}
     if not ran:
         how = "make study" if batch == "quick" else f"make batch BATCH=batches/{batch}.yaml"
@@ -105,7 +105,7 @@ def describe_figures(notebook: nbformat.NotebookNode) -> None:
 
 def index(batch: str, ran: dict[str, Path], titles: dict[str, str]) -> str:
     """Return a batch's page: the claims that its runs decide, then the runs with their figures."""
-    known, values, judged = numbers.judge(runs.table())
+    known, values, judged = numbers.judge(tables.read())
     here = {f"{batch}/{row}": row for row in ran}
     lines = [*head(f"batch {batch}"), '<p><a href="../index.html">← all claims</a></p>']
     rows = []
@@ -128,7 +128,7 @@ def index(batch: str, ran: dict[str, Path], titles: dict[str, str]) -> str:
 
 def front(site: Path) -> str:
     """Return the front page: the headline figure, every claim with its verdict, and the batches that have pages."""
-    known, values, judged = numbers.judge(runs.table())
+    known, values, judged = numbers.judge(tables.read())
     counts = judged["verdict"].value_counts()
     told = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in verdicts.VERDICTS)
     alt = "Accuracies on CIFAR-10 by method, cited and measured here, as kept in git"

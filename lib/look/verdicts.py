@@ -31,7 +31,7 @@ VALUES = ["claim", "metric", "unit", "criterion", "level", "run", "value", "low"
 def measure_all(claims: Mapping[str, Claim], table: pd.DataFrame) -> pd.DataFrame:
     """Return every value that decides a claim, one per training: columns VALUES.
 
-    table: as `runs.table` returns it. What it lacks is left out. value of a figure: the difference from it.
+    table: as `tables.read` returns it. What it lacks is left out. value of a figure: the difference from it.
     """
     numbers = {
         key: line for key, line in zip(zip(runs_of(table), table["metric"], strict=True), _lines(table), strict=True)

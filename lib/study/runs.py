@@ -13,7 +13,6 @@ import json
 import math
 import os
 import platform
-import re
 import resource
 import shutil
 import subprocess
@@ -21,7 +20,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -29,16 +28,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from lib.study import identity, paths
+from lib.study import identity, paths, syntax
 
 if TYPE_CHECKING:  # the batch engine imports this module: no torch, no matplotlib
     from matplotlib.figure import Figure
 
-COLUMNS = [
-    "run_id", "notebook", "batch", "row", "data", "seed", "commit", "code", "device", "seconds", "peak_mb",
-    "metric", "value", "low", "high", "published", "note", "departs",
-]  # fmt: skip
 NUMBERS = ["value", "low", "high"]
+LOADED = time.time()  # when this kernel imported lib
 INJECTED = "# Parameters\n"  # begins the cell that papermill puts after the notebook's own
 
 
@@ -91,21 +87,17 @@ def start(notebook: str, namespace: Mapping) -> Run:
     if row and parameters != identity.check(notebook, row["parameters"]):
         raise ValueError(f"{notebook} has other parameters than row {row['row']} of the plan: {parameters}")
     if not row:
-        upstream = tuple(os.environ.get("STUDY_AFTER", "").split())
         row = {"batch": "", "row": "", "departs": "run by hand", "commit": commit()}
-        if planned := os.environ.get("STUDY_ROW"):
-            row["batch"], _, row["row"] = planned.rpartition("/")
-            row["departs"] = os.environ.get("STUDY_DEPARTS", "")
-        row["identity"] = identity.identity_of(notebook, parameters, upstream)
-        row["run_id"] = identity.run_id(notebook, parameters, upstream)
+        row["identity"] = identity.identity_of(notebook, parameters)
+        row["run_id"] = f"{notebook}-{identity.digest(row['identity'])}"
     run = Run(row["run_id"], notebook, parameters)
     run.about = {"run_id": run.id, "notebook": notebook, "batch": row["batch"], "row": row["row"]}
-    run.about |= {"parameters": parameters, "departs": row.get("departs", ""), "commit": row["commit"]}
+    run.about |= {"parameters": parameters, "departs": row["departs"], "commit": row["commit"]}
     run.about |= {"chosen": [name for name in defaults if parameters[name] != defaults[name]]}
-    run.about |= {"identity": row.get("identity", {}), "code": _code_of(notebook, parameters)}
+    run.about |= {"identity": row["identity"], "code": _code_of(notebook, parameters)}
     folder = paths.runs() / run.id
     folder.mkdir(parents=True, exist_ok=True)
-    paths.write_atomically(folder / "params.json", _to_json(run.about))
+    paths.write_atomically(folder / "params.json", to_json(run.about))
     run.folder = Path(tempfile.mkdtemp(prefix="part-", dir=folder))
     weakref.finalize(run, shutil.rmtree, run.folder, ignore_errors=True)
     return run
@@ -113,8 +105,9 @@ def start(notebook: str, namespace: Mapping) -> Run:
 
 def _injected(namespace: Mapping) -> list[str]:
     """Return the names that papermill has set in this kernel, known to the notebook or not."""
-    cells = (cell for cell in namespace.get("In", []) if cell.startswith(INJECTED))
-    return [ast.unparse(target) for cell in cells for line in ast.parse(cell).body for target in line.targets]
+    cells = (ast.parse(cell) for cell in namespace.get("In", []) if cell.startswith(INJECTED))
+    lines = (line for cell in cells for line in cell.body if isinstance(line, ast.Assign))
+    return [ast.unparse(target) for line in lines for target in line.targets]
 
 
 def _planned_row() -> dict:
@@ -140,11 +133,14 @@ def finish(run: Run) -> pd.DataFrame:
         "metrics": run.metrics,
     }
     part, run.folder = run.folder, paths.runs() / run.id
-    for path in part.iterdir():
-        path.replace(run.folder / path.name)
-    part.rmdir()
+    if part != run.folder:  # the last cell may be run again
+        for path in part.iterdir():
+            if (former := run.folder / path.name).is_dir():
+                shutil.rmtree(former)
+            path.replace(former)
+        part.rmdir()
     name = "finished.json" if "STUDY_PLAN" in os.environ else "metrics.json"
-    paths.write_atomically(run.folder / name, _to_json(record))
+    paths.write_atomically(run.folder / name, to_json(record))
     return beside_published(pd.DataFrame(run.metrics, columns=["metric", *NUMBERS, "published"]))
 
 
@@ -173,7 +169,7 @@ def differs(record: Mapping) -> list[str]:
     old, today = set(made["code"].split()), _todays_code(made)
     changed = [name for name, found in today.items() if found not in old] if old - set(today.values()) else []
     if not changed and old - set(today.values()):
-        changed = ["code that is gone"]
+        changed = ["code that is gone, or was edited in a live kernel"]
     defaults = identity.parameters_of(made["notebook"])
     values = {name: value for name, value in made["parameters"].items() if name not in made["chosen"]}
     return changed + [f"{name}, {value!r} by default" for name, value in values.items() if defaults.get(name) != value]
@@ -183,9 +179,9 @@ def accept(folder: Path) -> list[str]:
     """Note in a run's record, here or kept, that its numbers stand for today's code too; return what had differed."""
     record = read_metrics(folder / "metrics.json")
     if found := differs(record):
-        defaults = identity.parameters_of(record["notebook"])
-        given = {name: record["parameters"][name] for name in record.get("chosen", record["parameters"])}
-        given = identity.check(record["notebook"], {name: given[name] for name in given if name in defaults})
+        defaults, chosen = identity.parameters_of(record["notebook"]), record.get("chosen", record["parameters"])
+        given = {name: record["parameters"][name] for name in defaults if name in chosen}
+        given = identity.check(record["notebook"], given)
         record["accepted"] = {
             "by": os.environ.get("USER") or f"user {os.getuid()}",
             "at": _now(),
@@ -194,7 +190,7 @@ def accept(folder: Path) -> list[str]:
             "parameters": given,
             "chosen": [name for name, value in given.items() if value != defaults[name]],
         }
-        paths.write_atomically(folder / "metrics.json", _to_json(record))
+        paths.write_atomically(folder / "metrics.json", to_json(record))
     return found
 
 
@@ -214,68 +210,13 @@ def _todays_code(record: Mapping) -> dict[str, str]:
 def _code_of(notebook: str, parameters: Mapping) -> str:
     """Return digests of the code that is about to make a run, and of that which made what it uses."""
     digests = set(identity.code_of(notebook).values())
+    if any(path.stat().st_mtime > LOADED for path in syntax.LIB.rglob("*.py")):
+        digests.add("edited")  # what is in memory may be older than the files
     for run in _upstream(parameters):
         if (path := paths.runs() / run / "metrics.json").exists():
             made = read_metrics(path)
             digests |= set((made | made.get("accepted", {})).get("code", "unknown").split())
     return " ".join(sorted(digests))
-
-
-# --- the table
-
-
-def claim(batch: str, path: Path, rows: Mapping[str, Mapping]) -> None:
-    """Write down what each row of a batch file means now: another parameter value is another run.
-
-    batch: its name in the table. rows: name -> run_id, and `departs`, in which it differs from the published setting.
-    """
-    entry = {"batch": batch, "path": str(path), "rows": rows}
-    name = f"{path.stem}-{identity.digest(str(path))}.json"
-    paths.write_atomically(paths.runs() / "claims" / name, _to_json(entry))
-
-
-def claimed(batch: str = "") -> dict[tuple[str, str], dict]:
-    """Return what the rows of the batches run here mean: (batch, row) -> run_id, departs. batch: only this one's."""
-    files = sorted((paths.runs() / "claims").glob("*.json"))
-    entries = (json.loads(path.read_text(encoding="utf-8")) for path in files)
-    found = ((entry["batch"], row, meant) for entry in entries for row, meant in entry["rows"].items())
-    return {(name, row): meant for name, row, meant in found if batch in ("", name)}
-
-
-def table(batch: str = "", kept_only: bool = False) -> pd.DataFrame:
-    """Return the long table of all finished runs: those kept in git, and those made here, which replace them.
-
-    batch: only this one's rows. kept_only: without those made here. One row per metric, columns COLUMNS; `code` is
-    empty where today's code made the run, `accepted` where somebody has said that it stands, else `older`.
-    """
-    records = {}
-    kept = (read_metrics(path) for path in sorted(paths.KEPT.glob("*/*/metrics.json")))
-    for record in [*kept, *(() if kept_only else _made_here())]:
-        key = (record["batch"], record["row"]) if record["batch"] else record["run_id"]
-        if key not in records or record["finished"] >= records[key]["finished"]:
-            records[key] = record
-    lines = []
-    for record in records.values():
-        if batch in ("", record["batch"]):
-            given = record["parameters"]
-            code = "older" if differs(record) else "accepted" if "accepted" in record else ""
-            run = record | {"seed": given.get("seed"), "code": code}
-            lines += [run | line | {"data": line["data"] or given.get("data_set", "")} for line in record["metrics"]]
-    frame = pd.DataFrame(lines, columns=COLUMNS).astype(dict.fromkeys(NUMBERS, float))
-    return frame.sort_values(["batch", "notebook", "row"], kind="stable", ignore_index=True)
-
-
-def _made_here() -> Iterator[dict]:
-    """Yield the records of the runs finished here: each batch's rows as last claimed, then runs by hand."""
-    meant = claimed()
-    for (batch, row), entry in meant.items():
-        if (metrics := paths.runs() / entry["run_id"] / "metrics.json").exists():
-            yield read_metrics(metrics) | {"batch": batch, "row": row, "departs": entry.get("departs", "")}
-    told = {batch for batch, _ in meant} | {entry["run_id"] for entry in meant.values()}
-    for path in sorted(paths.runs().glob("*/metrics.json")):
-        record = read_metrics(path)
-        if told.isdisjoint((record["batch"], record["run_id"])):
-            yield record
 
 
 def read_metrics(path: Path) -> dict:
@@ -287,27 +228,6 @@ def read_metrics(path: Path) -> dict:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no metrics file ({error!r}): delete the folder and run again") from error
     return record
-
-
-def write_table(kept_only: bool = False) -> Path:
-    """Rebuild results/table.csv from the kept runs, or a table beside the runs from these and those made here."""
-    path = paths.TABLE if kept_only else paths.runs() / "table.csv"
-    frame = table(kept_only=kept_only)
-    frame = frame[frame["batch"] != ""]
-    paths.write_atomically(path, frame.to_csv(index=False, float_format="%.6g").encode())
-    return path
-
-
-def keep(run: str) -> Path:
-    """Copy a finished batch run's record, without its figures, to where git keeps them; return the folder."""
-    record = next((record for record in _made_here() if record["run_id"] == run), None)
-    if not record:
-        raise ValueError(f"no finished run {run} in {paths.runs()}")
-    if not record["batch"]:
-        raise ValueError(f"{run} belongs to no batch: run it through a batch file to keep it")
-    path = paths.KEPT / re.sub(r"[^\w.-]+", "-", record["batch"]).strip("-") / record["row"] / "metrics.json"
-    paths.write_atomically(path, _to_json(record))
-    return path.parent
 
 
 def commit() -> str:
@@ -336,5 +256,5 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def _to_json(record: Mapping) -> bytes:
+def to_json(record: Mapping) -> bytes:
     return json.dumps(record, indent=1, allow_nan=False).encode()

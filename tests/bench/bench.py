@@ -27,7 +27,7 @@ from lib.engine.rows import load as load_batch
 from lib.gan import train
 from lib.images import data
 from lib.nets import devices, models
-from lib.study import identity, runs
+from lib.study import identity, runs, tables
 
 NETS = {  # the tutorial's own net and size, and the study's two other kinds at 64 maps
     "tutorial64": {},
@@ -272,7 +272,7 @@ def main() -> None:
     timed = given.batch_size, given.rounds, device, given.compile
     rows = [compare(name, changes, *timed) for name, changes in nets.items() if name in (given.net or nets)]
     print(pd.DataFrame(rows).T.round(2).to_string(), "\n")
-    quick = runs.table("quick").drop_duplicates("run_id")[["row", "notebook", "seconds", "peak_mb"]]
+    quick = tables.read("quick").drop_duplicates("run_id")[["row", "notebook", "seconds", "peak_mb"]]
     print("The quick study, as last run:" if len(quick) else "The quick study was not run yet: make study")
     if len(quick):
         print(quick.to_string(index=False))

@@ -17,7 +17,7 @@ from filelock import FileLock
 from studies import HOSTILE, alive, executor_of, kernels_of, wait_for
 
 from lib.engine import batch, rows
-from lib.study import paths
+from lib.study import manifest, paths
 
 # --- what is refused before anything runs
 
@@ -91,6 +91,17 @@ rows:
     assert (made["walk"].needs, made["walk"].after, made["walk"].threads) == (("train",), (), 2)
     assert made["walk"].resources == {"gpu": 1, "gpu_mb": 9, "mem_mb": 9, "runtime": 5}
     assert made["last"].after == tuple(sorted((made["train"].run_id, made["walk"].run_id)))
+
+
+def test_images_that_rows_share_are_looked_at_once(here, monkeypatch):
+    looked = []
+    monkeypatch.setattr(manifest, "of_images", lambda value: looked.append(value) or "0123")
+    text = {
+        f"row{i}": {"notebook": "01_good", "parameters": {"text": "folder:photos", "steps": i}} for i in range(1, 9)
+    }
+    made = rows.load(here.write(text)).rows
+    assert looked.count("folder:photos") == 1
+    assert {row.identity["content of text"] for row in made.values()} == {"0123"}
 
 
 # --- end to end

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from lib.look import claims, headline, numbers
-from lib.study import runs
-from lib.study.runs import COLUMNS
+from lib.study import tables
+from lib.study.tables import COLUMNS
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_a_table_keeps_its_columns():
 
 def test_the_table_is_that_of_the_kept_records(table):
     """But for `code`, which says how the records stood to the code of the day that wrote it."""
-    kept = runs.table(kept_only=True).drop(columns="code")
+    kept = tables.read(kept_only=True).drop(columns="code")
     assert len(kept) == len(table)
     assert (kept["metric"] == table["metric"]).all() and (kept["run_id"] == table["run_id"]).all()
     pd.testing.assert_series_equal(kept["value"], table["value"], rtol=1e-5)

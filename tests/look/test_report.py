@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from lib.look import claims, report
-from lib.study import paths, runs
+from lib.study import paths, tables
 
 WALK = "02_walk_latent_space"
 RECORD = {
@@ -73,7 +73,7 @@ def site(tmp_path, monkeypatch):
     }
     record = RECORD | known | {"parameters": {}, "dependencies": {}, "metrics": [line]}
     (tmp_path / "runs" / f"{WALK}-digits-walk" / "metrics.json").write_text(json.dumps(record))
-    runs.claim("quick", tmp_path / "quick.yaml", meant)
+    tables.claim("quick", tmp_path / "quick.yaml", meant)
     return tmp_path / "site" / "quick"
 
 

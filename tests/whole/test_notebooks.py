@@ -12,7 +12,7 @@ import pytest
 from nbconvert import HTMLExporter
 
 from lib.engine import rows
-from lib.study import identity, paths
+from lib.study import identity, paths, syntax
 
 NOTEBOOKS = identity.notebooks()
 BATCHES = sorted((paths.ROOT / "batches").glob("*.yaml"))
@@ -63,7 +63,7 @@ def test_parameters_are_typed_literals_in_one_cell(notebook):
     (cell,) = filter(is_parameters, code(notebook))
     for statement in ast.parse(cell.source).body:
         assert isinstance(statement, ast.AnnAssign), ast.unparse(statement)
-        assert statement.annotation.id in identity.TYPES
+        assert statement.annotation.id in syntax.TYPES
         assert type(ast.literal_eval(statement.value)).__name__ == statement.annotation.id, ast.unparse(statement)
 
 
