@@ -83,7 +83,10 @@ RULES = {
     "01.held_out": (lambda value: 0 <= value < 1, "give a share from 0, below 1"),
     "10.held_out": at_least(1),
     "08.size": (lambda value: value >= 4 and value % 4 == 0, "give a multiple of 4"),
-    "most_C": (lambda value: value >= 0.0001, "give 0.0001, the smallest C that is tried, or more"),
+    "most_C": (lambda value: value >= 0.00001, "give 0.00001, the smallest C that is tried, or more"),
+    "least_C": (lambda value: 0 < value <= 0.05, "give 0.05, the largest C that is tried, or less"),
+    "jpeg": (lambda value: 0 <= value <= 95, "give a quality from 1 to 95, or 0 to leave the images as they are"),
+    "development": at_least(0),
     "05.lines": (
         lambda value: value == "all" or {line.strip() for line in value.split("+")} <= set(LINES),
         f"choose all, or some of {', '.join(LINES)}, joined by +",
@@ -105,7 +108,7 @@ RULES = {
     **dict.fromkeys(
         ("size", "nc", "ngf", "ndf", "hidden", "per_class", "grid", "units", "surrogates", "views", "steps", "samples",
          "exemplars", "most", "stored", "compared", "labels", "draws_for_C", "searches", "part", "maps", "images",
-         "checked", "columns"),
+         "checked", "columns", "iterations", "kernel_images"),
         at_least(1),
     ),
 }  # fmt: skip

@@ -53,8 +53,7 @@ def fit_exemplar_net(
     views: of each image; shifted, scaled, rotated and recoloured anew, in groups of eight. options: of
     `supervised.fit`. The authors take 150 views of each of 16,000 patches of STL-10, and no hue for grey images.
     """
-    if not 2 <= classes <= len(x):
-        raise ValueError(f"{classes} surrogate classes of {len(x)} images: each class is one image, two at least")
+    check_surrogates(classes, len(x))
     generator = torch.Generator().manual_seed(chance.stream(seed, "surrogates"))
     chosen = x[torch.randperm(len(x), generator=generator)[:classes]]
     colours = (0.4, 0.6, 0.6, 0.1) if x.shape[1] == 3 else (0.4, 0.6)
@@ -66,6 +65,12 @@ def fit_exemplar_net(
     net = ExemplarNet(maps, x.shape[1], x.shape[-1], classes, seed)
     options["seed"] = chance.stream(seed, "exemplar")
     return supervised.fit(net, chosen, torch.arange(classes), views, augment=augment, **options)
+
+
+def check_surrogates(classes: int, images: int) -> None:
+    """Raise ValueError, before any work, where there are not as many images as classes, or not two."""
+    if not 2 <= classes <= images:
+        raise ValueError(f"{classes} surrogate classes of {images} images: each class is one image, two at least")
 
 
 @torch.no_grad()

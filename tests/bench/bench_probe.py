@@ -1,7 +1,8 @@
 """Measure, on this machine: the probe at the paper's size, against liblinear, and what extraction costs.
 
 `make bench`. The features are those of an untrained D of the paper's width on drawn faces, ten classes by head turn:
-50,000 x 28,672 as in the paper, and no download. Timings lie on a busy machine: quote the ratios.
+50,000 x 28,672 as in the paper, and no download. Timings lie on a busy machine: quote the ratios. Peak memory is the
+whole process's, so one call measures one thing: `--dtype bfloat16`, or `--kmeans 4800` and nothing else.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from sklearn.svm import LinearSVC
 
 from lib.images import data
 from lib.nets import batchnorm, devices, models
-from lib.probe import features, l2svm
+from lib.probe import features, kmeans, l2svm
 from lib.study import runs
 
 SMALL = (10_000, 7_168)  # what liblinear can do here: it copies to float64, and again to 16 bytes per value
@@ -80,24 +81,39 @@ def against_liblinear(X: torch.Tensor, y: np.ndarray, C: float, tol: float) -> p
     return frame
 
 
+def time_kmeans(faces: data.ImageSet, y: np.ndarray, units: int, C: float, tol: float) -> None:
+    """Print what k-means features and one fit to them take, end to end, with a fifth as many images for the test."""
+    began = time.perf_counter()
+    X, _ = kmeans.kmeans_features(faces.x, faces.x[::5], units)
+    middle = time.perf_counter()
+    found = fit(X, y, C, tol)
+    features_took, fit_took = (middle - began) / 60, found["seconds"] / 60
+    print(f"k-means of {units:,} units: features of {len(X):,} and {len(X) // 5:,} images {features_took:.1f} min, "
+          f"a fit {fit_took:.1f} min, peak memory {peak_gib():.1f} GiB")  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=50_000, help="images at the paper's size")
     parser.add_argument("--C", type=float, default=1e-4)
     parser.add_argument("--tol", type=float, default=1e-3, help="duality gap, as a share of the objective")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of the features")
+    parser.add_argument("--kmeans", type=int, default=0, help="measure k-means of so many units instead")
     given = parser.parse_args()
     print(f"{runs.device_name()}, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}\n")
     faces = data.load(f"toy-faces:{given.rows}", 32)
     y = pd.qcut(faces.attributes["yaw"], 10, labels=False).to_numpy()
+    if given.kmeans:
+        return time_kmeans(faces, y, given.kmeans, given.C, given.tol)
     _, D = models.build("imagenet32", seed=1)
     batchnorm.recalibrate_batchnorm(D, faces.x[:2000])
     half = devices.find_precision("auto", torch.device("cpu")) == "bfloat16"
     shares = [time_extraction(D, faces.x[:1024], autocast) for autocast in sorted({False, half})]
     print("Extraction, as a share of the bare forward pass's speed:\n", pd.DataFrame(shares).round(2), "\n")
-    X = features.extract(D, faces.x, autocast=half, progress=True)
+    X = features.extract(D, faces.x, dtype=getattr(torch, given.dtype), autocast=half, progress=True)
     n, f = min(SMALL[0], len(X)), SMALL[1]
     print(f"{n:,} x {f:,}, ten classes, C = {given.C:g}:")
-    print(against_liblinear(X[:n, :f].contiguous(), y[:n], given.C, given.tol).round(4).to_string(), "\n")
+    print(against_liblinear(X[:n, :f].float().contiguous(), y[:n], given.C, given.tol).round(4).to_string(), "\n")
     found = fit(X, y, given.C, given.tol)
     gap = found["svm"].gap_.max()
     print(f"{X.shape[0]:,} x {X.shape[1]:,}, ten classes, C = {given.C:g}, gap {gap:.1e} of the objective: "
