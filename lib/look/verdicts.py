@@ -59,7 +59,7 @@ def marks_of(table: pd.DataFrame) -> list[str]:
     """Return each line's marks, OLDER and DAMAGED. A table without a column `code` is of older code."""
     older = table["code"].eq("older") if "code" in table else pd.Series(True, table.index)
     damaged = table["data"].fillna("").str.contains("cifar10.tar.gz", regex=False)
-    damaged |= table["departs"].fillna("").str.contains("JPEG copy")
+    damaged |= table["departs"].fillna("").str.contains("JPEG")
     return [OLDER * a + DAMAGED * b for a, b in zip(older, damaged, strict=True)]
 
 
@@ -84,10 +84,11 @@ def _value(entry: str, measure: Measure, numbers: Mapping, target: float) -> dic
     return known | {"value": value - target, "low": low - target, "high": high - target}
 
 
-def _images(line: Mapping) -> str:
-    """Return what a line was measured on, the exact CIFAR-10 by one name wherever it was read from."""
-    data = str(line["data"])
-    return "cifar10" if "cifar10" in data and "cifar10.tar.gz" not in data else data
+def _images(line: Mapping) -> tuple[str, ...]:
+    """Return what a line was measured on: the exact CIFAR-10 by one name, and what its row says of the images."""
+    data, departs = str(line["data"]), str(line["departs"])
+    exact = "cifar10" in data and "cifar10.tar.gz" not in data
+    return "cifar10" if exact else data, *(said for said in ("saved as JPEG", "set apart") if said in departs)
 
 
 def _interval(line: Mapping) -> tuple[float, float, float]:
