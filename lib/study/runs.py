@@ -1,9 +1,9 @@
-"""Runs and the table of results.
+"""Runs: one execution of a notebook each, and the record that it leaves.
 
 A number that cannot be traced to the parameters, code and data that made it is worth little, and a run that died
 half-way must not be taken for a result. A run is a folder named by `identity.run_id`. What it makes lies in a part of
 its own until it ends; then it is moved into the folder, `metrics.json` last and atomically, which means: finished. It
-stays until another replaces it. The table is rebuilt from the runs, never edited.
+stays until another replaces it, and says which code made it.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ def start(notebook: str, namespace: Mapping) -> Run:
     folder = paths.runs() / run.id
     folder.mkdir(parents=True, exist_ok=True)
     paths.write_atomically(folder / "params.json", to_json(run.about))
-    run.folder = Path(tempfile.mkdtemp(prefix="part-", dir=folder))
+    for left in folder.glob("part-*") if row["batch"] else ():  # by an executor that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    run.folder = Path(tempfile.mkdtemp(prefix="part-" if row["batch"] else "hand-", dir=folder))
     weakref.finalize(run, shutil.rmtree, run.folder, ignore_errors=True)
     return run
 
@@ -141,16 +143,9 @@ def finish(run: Run) -> pd.DataFrame:
         part.rmdir()
     name = "finished.json" if "STUDY_PLAN" in os.environ else "metrics.json"
     paths.write_atomically(run.folder / name, to_json(record))
-    return beside_published(pd.DataFrame(run.metrics, columns=["metric", *NUMBERS, "published"]))
-
-
-def beside_published(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Join metrics with data/published.csv: columns metric, value, low, high, published (a figure), source."""
-    published = pd.read_csv(paths.PUBLISHED).set_index("id")
-    known = published.reindex(metrics["published"])
-    frame = metrics[["metric", *NUMBERS]].copy()
-    frame["published"], frame["source"] = known["value"].to_numpy(), known["source"].to_numpy()
-    return frame
+    frame = pd.DataFrame(run.metrics, columns=["metric", *NUMBERS, "published"])
+    published = pd.read_csv(paths.PUBLISHED).set_index("id").reindex(frame["published"])
+    return frame.assign(published=published["value"].to_numpy(), source=published["source"].to_numpy())
 
 
 # --- was it made by today's code?
@@ -167,9 +162,10 @@ def differs(record: Mapping) -> list[str]:
     if made["notebook"] not in identity.notebooks():
         return [f"{made['notebook']} is gone"]
     old, today = set(made["code"].split()), _todays_code(made)
-    changed = [name for name, found in today.items() if found not in old] if old - set(today.values()) else []
-    if not changed and old - set(today.values()):
-        changed = ["code that is gone, or was edited in a live kernel"]
+    changed = []
+    if not old <= set(today.values()):
+        changed = [name for name, found in today.items() if found not in old]
+        changed = changed or ["code that is gone, or was edited in a live kernel"]
     defaults = identity.parameters_of(made["notebook"])
     values = {name: value for name, value in made["parameters"].items() if name not in made["chosen"]}
     return changed + [f"{name}, {value!r} by default" for name, value in values.items() if defaults.get(name) != value]

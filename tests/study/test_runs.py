@@ -60,6 +60,14 @@ def test_a_finished_run_stays_until_another_replaces_it(study):
     assert [path for path in first.folder.iterdir() if path.is_dir()] == [], "the part is gone"
 
 
+def test_a_row_removes_what_a_killed_kernel_of_it_left_and_nothing_of_a_live_one_by_hand(study):
+    by_hand = runs.start("01_one", GIVEN)
+    (by_hand.folder.parent / "part-of-a-killed-one").mkdir()
+    made = study.run("quick/a")
+    assert made.folder == by_hand.folder.parent
+    assert [path for path in made.folder.iterdir() if path.is_dir()] == [by_hand.folder]
+
+
 def test_a_folder_of_a_run_takes_the_place_of_the_former(study):
     for name in ("one", "two"):
         made = runs.start("01_one", GIVEN)
@@ -251,6 +259,16 @@ def test_what_is_not_finite_is_recorded_as_none_and_told(monkeypatch, value):
     assert tables.read()[["value", "low"]].isna().to_numpy().tolist() == [[True, False]]
     with pytest.raises(ValueError, match="not JSON compliant"):
         runs.to_json({"seconds": math.nan})
+
+
+def test_ours_stands_beside_what_was_published():
+    made = runs.start("01_one", GIVEN)
+    made.record("accuracy", 0.5, published="paper.cifar10.dcgan.all")
+    made.record("other", 2.0)
+    shown = runs.finish(made)
+    assert shown["metric"].tolist() == ["accuracy", "other"]
+    assert shown["published"].tolist()[0] == 82.8, "the paper's table 1"
+    assert shown.loc[1, ["published", "source"]].isna().all()
 
 
 def test_the_record_names_what_computed(monkeypatch, study):
