@@ -126,7 +126,7 @@ def find_places(kind: str, path: str) -> list[Path]:
     found = manifest.places(path)
     if not found:
         raise FileNotFoundError(
-            f"{path}: no such {kind}; paths are looked up as they stand, in STUDY_SOURCES and in STUDY_DATA"
+            f"{path}: no such {kind}; a path begins at the repository, in STUDY_SOURCES or in STUDY_DATA"
         )
     for place in found:
         if place.is_file():

@@ -49,7 +49,7 @@ def find_source(path: str) -> Path:
     """
     sources = [from_root(folder) for folder in os.environ.get("STUDY_SOURCES", "").split(os.pathsep) if folder]
     candidates = [from_root(path), *(folder / path for folder in sources), data_root() / path]
-    found = (c for c in candidates if any(c.parent.glob(c.name)))
+    found = (c for c in candidates if c.exists() or any(c.parent.glob(c.name)))  # a name may hold [ or *
     return next(found, candidates[-1])
 
 

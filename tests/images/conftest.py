@@ -4,6 +4,8 @@ import socket
 
 import pytest
 
+from lib.study import paths
+
 
 @pytest.fixture(autouse=True)
 def nowhere(monkeypatch, tmp_path):
@@ -15,4 +17,5 @@ def nowhere(monkeypatch, tmp_path):
     monkeypatch.setattr(socket, "getaddrinfo", offline)
     monkeypatch.setenv("STUDY_DATA", str(tmp_path / "study"))
     monkeypatch.delenv("STUDY_SOURCES", raising=False)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)  # where a relative path begins
     monkeypatch.chdir(tmp_path)

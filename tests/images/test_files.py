@@ -215,9 +215,11 @@ def test_composed_and_decomposed_names(tmp_path):
         assert images.attributes["n"].tolist() == [2, 1]
 
 
-def test_a_folder_whose_name_is_a_pattern(tmp_path):
-    write_folder(tmp_path / "photos [2020]", {"1.png": encode(RED)})
-    assert len(load(f"folder:{tmp_path}/photos [2020]", 8)) == 1
+def test_a_folder_whose_name_is_a_pattern(tmp_path, monkeypatch):
+    write_folder(tmp_path / "at" / "photos [2020]", {"1.png": encode(RED)})
+    monkeypatch.setenv("STUDY_SOURCES", str(tmp_path / "at"))
+    assert len(load("folder:photos [2020]", 8)) == 1
+    assert len(load(f"folder:{tmp_path}/at/photos [2020]", 8)) == 1
 
 
 def test_an_error_comes_before_a_million_images_are_decoded(tmp_path, monkeypatch):

@@ -13,13 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from samples import colours, encode, one_line, write_folder
+from PIL import Image
+from samples import colours, encode, one_line, write_folder, write_tar
 from scipy.io import savemat
 from torch.testing import assert_close
 
-from lib.images import faces, pen, rooms, sources
+from lib.images import faces, packing, pen, rooms, sources
 from lib.images.data import load, to_float
-from lib.study import paths
+from lib.study import manifest
 
 SOURCES = os.environ.get("STUDY_SOURCES", "")  # as it was before any test
 
@@ -110,23 +111,71 @@ def test_mnist(downloads):
     assert load("mnist", 28, "test").y.tolist() == [0]
 
 
-def test_cifar10(downloads):
-    def batch(label: str, pixels: list[int], labels: list[int]) -> bytes:  # rows of 1,024 red, green, blue bytes
-        x = np.stack([np.repeat(np.array([p, 0, 255], np.uint8), 1024) for p in pixels])
-        return pickle.dumps({"batch_label": label, "labels": labels, "data": x, "filenames": ["f.png"] * len(x)})
+NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
-    folder = downloads / "cifar-10-batches-py"
-    write_folder(
-        folder, {f"data_batch_{i}": batch(f"training batch {i} of 5", [i, 100 + i], [2, 0]) for i in range(1, 6)}
-    )
-    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-    meta = pickle.dumps({"label_names": names, "num_cases_per_batch": 10_000, "num_vis": 3072})
-    write_folder(folder, {"test_batch": batch("testing batch 1 of 1", [7], [2]), "batches.meta": meta})
+
+def cifar_batches(folder: Path, x: np.ndarray, y: list[int]) -> None:
+    """Write images (10 + n, 3, 32, 32) as torchvision expects them: five batches of two, the others to test on."""
+
+    def batch(label: str, rows: slice) -> bytes:  # rows of 1,024 red, green, blue bytes
+        flat = x[rows].reshape(-1, 3072)
+        return pickle.dumps({"batch_label": label, "labels": y[rows], "data": flat, "filenames": ["f.png"] * len(flat)})
+
+    meta = pickle.dumps({"label_names": NAMES, "num_cases_per_batch": 10_000, "num_vis": 3072})
+    files = {f"data_batch_{i + 1}": batch(f"training batch {i + 1} of 5", slice(2 * i, 2 * i + 2)) for i in range(5)}
+    write_folder(folder, files | {"test_batch": batch("testing batch 1 of 1", slice(10, None)), "batches.meta": meta})
+
+
+def test_cifar10(downloads):
+    shades = [1, 101, 2, 102, 3, 103, 4, 104, 5, 105, 7]
+    x = np.zeros((11, 3, 32, 32), np.uint8)
+    x[:, 0], x[:, 2] = np.array(shades)[:, None, None], 255
+    cifar_batches(downloads / "cifar-10-batches-py", x, [2, 0] * 5 + [2])
     train = load("cifar10", 32)
     assert train.classes == ("airplane", "bird")
     assert train.y.tolist() == [0] * 5 + [1] * 5
     assert colours(train) == [(p, 0, 255) for p in (101, 102, 103, 104, 105, 1, 2, 3, 4, 5)]
     assert load("cifar10", 32, "test").y.tolist() == [1]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_the_archive_of_cifar10_gives_the_same_images(downloads, tmp_path, monkeypatch, kind):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (14, 3, 32, 32), np.uint8), [3, 1, 3, 0, 9, 9, 1, 0, 3, 1, 0, 9, 1, 3]
+    cifar_batches(downloads / "cifar-10-batches-py", x, y)
+    files = {}
+    for i in rng.permutation(14):  # in any order: the original one is lost in the archive
+        file = io.BytesIO()
+        Image.fromarray(x[i].transpose(1, 2, 0)).save(file, kind, **({"lossless": True} if kind == "WEBP" else {}))
+        files[f"set/{'train' if i < 10 else 'test'}/{NAMES[y[i]]}/{i:02d}.{kind.lower()}"] = file.getvalue()
+    names = list(files)
+    for shard in (0, 1):
+        write_tar(
+            tmp_path / "at" / f"cifar10-exact-{shard + 1}.tar.gz", {name: files[name] for name in names[shard::2]}
+        )
+    monkeypatch.setenv("STUDY_SOURCES", str(tmp_path / "at"))
+
+    def images(name: str, split: str, root: Path | None = None) -> list[tuple[str, bytes]]:
+        found = load(name, 32, split, root=root)
+        return sorted(
+            (found.classes[label], pixels.numpy().tobytes()) for pixels, label in zip(found.x, found.y, strict=True)
+        )
+
+    for split in ("train", "test"):
+        own = images("cifar10", split)
+        assert own == images("tar:cifar10-exact-*.tar.gz", split)
+        assert own == images("cifar10", split, tmp_path / "elsewhere")  # without torchvision's files
+
+
+def test_a_copy_of_cifar10_that_is_not_exact_is_noted(monkeypatch):
+    colours = np.array([[0, 0, 0], [250, 246, 228]], np.uint8).repeat(25_000, 0)
+    x = np.broadcast_to(colours[:, :, None, None], (50_000, 3, 32, 32))
+    splits = {"train": {"start": 0, "stop": 50_000}}
+    told = "not the exact CIFAR-10, its mean is 0.49020, 0.48235, 0.44706 and not 0.49140, 0.48216, 0.44653"
+    assert [note[: len(told)] for note in packing._look(x, packing.CIFAR10, splits)] == [told]
+    assert packing._look(x, ("cat", "dog"), splits) == packing._look(x[:, :, :8], packing.CIFAR10, splits) == []
+    monkeypatch.setattr(packing, "EXACT", (125 / 255, 123 / 255, 114 / 255))
+    assert packing._look(x, packing.CIFAR10, splits) == []
 
 
 def test_svhn(downloads):
@@ -271,13 +320,30 @@ def test_every_named_set_is_listed():
 # --- a real archive ------------------------------------------------------------------------------------------------
 
 
+def shared(monkeypatch, pattern: str) -> str:
+    """Return the name of an archive in STUDY_SOURCES, or skip the test."""
+    monkeypatch.setenv("STUDY_SOURCES", SOURCES)
+    if not manifest.places(pattern):
+        pytest.skip(f"{pattern} is not in STUDY_SOURCES ({SOURCES or 'not set'})")
+    return f"tar:{pattern}"
+
+
+@pytest.mark.shared
+def test_the_exact_cifar10_has_the_mean_and_deviation_that_are_quoted_everywhere(monkeypatch):
+    shared(monkeypatch, sources.EXACT_CIFAR10)
+    images = load("cifar10", 32)
+    values = images.x.numpy() / 255
+    assert values.shape == (50_000, 3, 32, 32)
+    assert values.mean((0, 2, 3)) == pytest.approx([0.49139968, 0.48215841, 0.44653091], abs=1e-8)
+    assert values.std((0, 2, 3)) == pytest.approx([0.24703223, 0.24348513, 0.26158784], abs=1e-8)
+    assert torch.bincount(images.y).tolist() == [5000] * 10
+    assert images.notes == ()
+    assert len(load("cifar10", 32, "test")) == 10_000
+
+
 @pytest.mark.shared
 def test_celeba10k(monkeypatch):
-    pattern = "celeba10k.tar.gz"
-    monkeypatch.setenv("STUDY_SOURCES", SOURCES)
-    if not paths.find_source(pattern).exists():
-        pytest.skip(f"{pattern} is not in STUDY_SOURCES ({SOURCES or 'not set'})")
-    images = load(f"tar:{pattern}", 64)
+    images = load(shared(monkeypatch, "celeba10k.tar.gz"), 64)
     assert images.x.shape == (10_000, 3, 64, 64)
     assert images.classes == ("all",)
     assert images.attributes.shape == (10_000, 40)
