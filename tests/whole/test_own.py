@@ -56,7 +56,7 @@ def test_the_road_from_photographs_to_pictures(photos, tmp_path):
     for notebook, pictures in promised.items():
         (folder,) = (tmp_path / "results" / "runs").glob(f"{notebook}_*")
         assert pictures <= {path.name for path in folder.iterdir()}
-    assert [*tmp_path.glob("results/runs/training-*/log.jsonl")], "by which README.md has a training followed"
+    assert [*tmp_path.glob("results/runs/training-*/progress.txt")], "by which README.md has a training followed"
 
 
 def pictures_of_the_readme() -> dict[str, set[str]]:
