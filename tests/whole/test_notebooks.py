@@ -1,4 +1,4 @@
-"""The notebooks: as the house style has them, as nbval finds them, and all of them once through the engine."""
+"""The notebooks: as the house style has them, as nbval finds them."""
 
 import ast
 import os
@@ -176,16 +176,6 @@ def test_nbval(name, tmp_path):
     )
     assert done.returncode == 0, done.stdout[-6000:]
     assert [*tmp_path.glob(f"{name}-*/metrics.json")]
-
-
-def test_every_notebook_through_the_engine(tmp_path):
-    command = [sys.executable, "-m", "lib", "run", paths.ROOT / "batches" / "smoke.yaml"]
-    env = {k: v for k, v in os.environ.items() if k != "STUDY_RUNS"} | {"STUDY_RESULTS": str(tmp_path)}
-    done = subprocess.run(map(str, command), capture_output=True, text=True, cwd=tmp_path, env=env)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("\n  finished  ") == len(NOTEBOOKS)
-    assert {path.parent.name.rpartition("-")[0] for path in tmp_path.glob("runs/*/metrics.json")} == set(NOTEBOOKS)
-    assert (tmp_path / "runs" / "table.csv").stat().st_size > 1000
 
 
 def test_the_walk_plays_on_an_exported_page():
