@@ -286,6 +286,17 @@ def test_the_record_names_what_computed(monkeypatch, study):
     assert runs.device_name("auto").endswith(" CPU, 3 threads")
 
 
+def test_the_commit_tells_that_files_differ_from_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "a.py").write_text("x = 1")
+    for words in ("init", "add .", "-c user.name=me -c user.email=me commit -m all"):
+        subprocess.run(["git", "-C", tmp_path, *words.split()], check=True, capture_output=True)
+    clean = runs.commit()
+    (tmp_path / "lib" / "a.py").write_text("x = 2")
+    assert (len(clean), runs.commit()) == (10, f"{clean}+")
+
+
 def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):
     assert len(runs.commit().removesuffix("+")) == 10
     with monkeypatch.context() as patch:
