@@ -43,12 +43,13 @@ def check_more(given: Mapping) -> None:
         own = {name: given[name] for name in ("prior", "kernel") if given[name]}
         sizes = {name: given[name] for name in ("size", "nc", "ngf", "ndf")}
         models.describe(given["architecture"], given["breaks"], **sizes, **own)
-    kinds = [given[name] for name in ("data_set", "many_set", "control") if given.get(name)]
+    named = [given.get(name) for name in ("data_set", "many_set", "control")]
+    kinds = [kind for kind in named if kind not in (None, "", "samples", "none")]  # words for no set by name
     if kinds:
         from lib.images import sources
 
         for kind in kinds:
-            if kind != "samples" and not re.match("(tar|folder):.", kind):  # which may be another machine's
+            if not re.match("(tar|folder):.", kind):  # which may be another machine's
                 sources.find(kind, 8, paths.data_root(), "")
 
 

@@ -46,6 +46,7 @@ class Run:
     notebook: str
     parameters: dict
     folder: Path | None = None  # of what it makes: a part of its own until it ends
+    data: str = ""  # the images that its numbers are about, where the parameters do not name them
     about: dict = field(default_factory=dict)  # the record so far
     began: float = field(default_factory=time.time)
     metrics: list[dict] = field(default_factory=list)
@@ -71,7 +72,7 @@ class Run:
             if number is not None and not math.isfinite(number):
                 number, note = None, "; ".join(filter(None, [note, f"{name} is {number}"]))
             line[name] = number
-        self.metrics.append(line | {"note": note, "data": data})
+        self.metrics.append(line | {"note": note, "data": data or self.data})
 
 
 def start(notebook: str, namespace: Mapping) -> Run:

@@ -271,6 +271,16 @@ def test_ours_stands_beside_what_was_published():
     assert shown.loc[1, ["published", "source"]].isna().all()
 
 
+def test_a_run_can_say_which_images_its_numbers_are_about():
+    """Where a notebook takes the net's own, no parameter names them; a line of its own comes first."""
+    made = runs.start("01_one", GIVEN)
+    made.data = "toy-faces"
+    made.record("loss", 1.0)
+    made.record("error", 2.0, data="digits")
+    runs.finish(made)
+    assert tables.read().set_index("metric")["data"].to_dict() == {"loss": "toy-faces", "error": "digits"}
+
+
 def test_the_record_names_what_computed(monkeypatch, study):
     card = SimpleNamespace(is_available=lambda: True, get_device_name=lambda device=None: f"card {device}")
     none = SimpleNamespace(is_available=lambda: False)
