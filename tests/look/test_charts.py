@@ -11,7 +11,7 @@ from lib.look import charts
 VALUES = pd.DataFrame({
     "unit": ["points", "points", "times x"], "level": "toy",
     "run": ["b/one", "b/two", "b/x-0 over b/y-0; b/x-1 over b/y-1"],
-    "value": [1.0, -1.0, 4.0], "low": [0.5, -2.0, 2.0], "high": [1.5, 0.0, 8.0], "side": ["for", "against", "open"],
+    "value": [1.0, -1.0, 4.0], "low": [0.25, -2.0, 2.0], "high": [1.5, 0.0, 8.0], "side": ["for", "against", "open"],
     "criterion": ["above 0", "above 0", "above 1"],
 })  # fmt: skip
 
@@ -22,7 +22,7 @@ def test_values_stand_where_they_are_in_the_colour_of_their_side():
     bars = [bar for bar in points.containers]
     assert [bar[0].get_xdata()[0] for bar in bars] == [1.0, -1.0]
     assert [to_hex(bar[0].get_color()) for bar in bars] == [charts.SIDES["for"], charts.SIDES["against"]]
-    assert [segment[:, 0].tolist() for bar in bars for segment in bar[2][0].get_segments()] == [[0.5, 1.5], [-2, 0]]
+    assert [segment[:, 0].tolist() for bar in bars for segment in bar[2][0].get_segments()] == [[0.25, 1.5], [-2, 0]]
     assert [label.get_text() for label in points.get_yticklabels()] == ["toy · b/one", "toy · b/two"]
     assert times.get_yticklabels()[0].get_text() == "toy · b/x" and times.get_xscale() == "log"
     assert "points (above 0)" in points.get_title(loc="left")
