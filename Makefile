@@ -61,6 +61,7 @@ lab: setup ## open JupyterLab on the notebooks
 bench: setup ## measure training against a plain loop, the probe against liblinear, time and memory by notebook
 	@$(BIN)/python tests/bench/bench.py $(ARGS)
 	@$(if $(ARGS),,$(BIN)/python tests/bench/bench_probe.py)
+	@$(if $(ARGS),,$(BIN)/python tests/bench/bench_images.py)
 
 table: setup ## rebuild results/table.csv from the runs
 	@$(BIN)/python -m lib table
