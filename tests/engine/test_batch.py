@@ -75,6 +75,13 @@ def test_a_missing_file_is_named(tmp_path):
         rows.load(tmp_path / "none.yaml")
 
 
+def test_two_files_of_one_name_are_two_batches(tmp_path):
+    assert rows.name_of(paths.ROOT / "batches" / "quick.yaml") == "quick"
+    one, other = (rows.name_of(tmp_path / folder / "mine.yaml") for folder in ("one", "other"))
+    assert one != other
+    assert one.startswith("mine-") and other.startswith("mine-")
+
+
 def test_a_row_is_resolved(here):
     made = rows.load(
         here.write("""

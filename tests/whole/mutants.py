@@ -184,7 +184,7 @@ MUTANTS = [
            "gan/test_train.py::test_a_damaged_checkpoint_gives_way_to_the_one_before"),
     Mutant("gan/diagnostics.py",
            "copy.deepcopy(G).train(), copy.deepcopy(D).train()", "copy.deepcopy(G).eval(), copy.deepcopy(D).eval()",
-           "gan/test_health.py::test_measuring_finds_what_was_killed_and_changes_nothing"),
+           "gan/test_health.py::test_health_is_measured_in_batch_statistics"),
     Mutant("gan/selection.py", "metric.reset()", "pass",
            "gan/test_health.py::test_each_snapshot_is_compared_by_itself"),
     Mutant("gan/selection.py", "[y[y != UNLABELLED]].numpy()", "[0 * y[y != UNLABELLED]].numpy()",
@@ -267,6 +267,18 @@ MUTANTS = [
            "look/test_report.py::test_mathematics_and_backslashes_stand_under_figures_too"),
     Mutant("look/report.py", "told = escape(title)", "told = title",
            "look/test_report.py::test_a_batch_is_called_what_it_is_called"),
+    # engine: batch files, cards, rows
+    Mutant("engine/rows.py", "(0|[1-9][0-9_]*)", "[0-9_:]+",
+           "engine/test_batch.py::test_a_batch_file_is_refused_in_one_line"),
+    Mutant("engine/rows.py", 'return f"{path.stem}-{', 'return path.stem or f"{',
+           "engine/test_batch.py::test_two_files_of_one_name_are_two_batches"),
+    Mutant("engine/places.py", "found.st_uid != os.getuid()", "found.st_uid != found.st_uid",
+           "engine/test_places.py::test_a_folder_of_leases_that_is_not_ones_own_is_refused"),
+    Mutant("engine/places.py", "and mb <= memory()", "",
+           "engine/test_places.py::test_rows_share_cores_and_memory"),
+    Mutant("engine/places.py",
+           "key=lambda item: (leased[item[0]] / max(item[1], 1), item[1])", "key=lambda item: -leased[item[0]]",
+           "engine/test_places.py::test_small_runs_are_spread_and_then_share_a_card_by_memory"),
 ]
 # fmt: on
 
