@@ -7,7 +7,7 @@ import pytest
 
 from lib.look import verdicts
 from lib.look.claims import Claim, Measure
-from lib.study.runs import COLUMNS
+from lib.study.tables import COLUMNS
 
 
 def line(run, value, low=nan, high=nan, metric="m", note="", data="d", departs=""):
