@@ -74,7 +74,7 @@ def choose(batch: Batch, only: Sequence[str], rerun: Sequence[str]) -> tuple[set
     chosen = {name: row for name, row in batch.rows.items() if name in wanted and (name in unfinished or name in rerun)}
     for name, row in chosen.items():
         with at(batch.path, name):
-            rules.check_more(identity.check(row.notebook, row.parameters))
+            rules.check_more(row.notebook, identity.check(row.notebook, row.parameters))
     return wanted, {name: replace(row, rerun=name in rerun) for name, row in chosen.items()}
 
 

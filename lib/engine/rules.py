@@ -8,6 +8,7 @@ import csv
 import re
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 
 from lib.study import identity, paths
 
@@ -28,29 +29,37 @@ def check(notebook: str, given: Mapping, gpu: bool = False) -> None:
             fits, needed = RULES.get(known, (None, ""))
             if fits and value != defaults[name] and not fits(value):
                 raise ValueError(f"{notebook}: {name} = {value!r}: {needed}")
-    if given.get("keep", 0) > given.get("snapshots", 0) > 0:
+    if "keep" in given and given["keep"] > given["snapshots"]:
         raise ValueError(f"{notebook}: keep = {given['keep']}: there are {given['snapshots']} snapshots to keep one of")
     if (claim := given.get("claim")) and not _is_published(notebook, claim):
         raise ValueError(f"{notebook}: claim = {claim!r}: not in data/published.csv; add it there, or leave it out")
     _check_device(notebook, given.get("device"), gpu)
 
 
-def check_more(given: Mapping) -> None:
-    """Refuse a net that cannot be built and a set of images of no known kind; takes the second that torch needs."""
-    if "architecture" in given:
+def check_more(notebook: str, given: Mapping) -> None:
+    """Refuse a net or a training that cannot be, and images of no known kind; takes the seconds that torch needs."""
+    defaults = identity.parameters_of(notebook)
+    if given.keys() >= NET and given != defaults:
+        from lib.gan import game
         from lib.nets import models
 
         own = {name: given[name] for name in ("prior", "kernel") if given[name]}
         sizes = {name: given[name] for name in ("size", "nc", "ngf", "ndf")}
         models.describe(given["architecture"], given["breaks"], **sizes, **own)
-    named = [given.get(name) for name in ("data_set", "many_set", "control")]
-    kinds = [kind for kind in named if kind not in (None, "", "samples", "none")]  # words for no set by name
+        known = {field.name for field in fields(game.Settings)} & given.keys()
+        game.Settings(**{name: given[name] for name in known} | {"precision": "float32"})  # which `check` has seen
+    words = ("", "samples", "none")  # for no set by name
+    kinds = [given[name] for name in IMAGES & given.keys() if given[name] not in (*words, defaults[name])]
     if kinds:
         from lib.images import sources
 
         for kind in kinds:
             if not re.match("(tar|folder):.", kind):  # which may be another machine's
                 sources.find(kind, 8, paths.data_root(), "")
+
+
+NET = {"architecture", "breaks", "size", "nc", "ngf", "ndf", "prior", "kernel", "beta1"}  # of notebook 01
+IMAGES = {"data_set", "many_set", "control"}
 
 
 def at_least(least: float) -> tuple[Callable, str]:

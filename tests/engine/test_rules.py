@@ -1,0 +1,120 @@
+"""Rules: what no notebook can take is refused in a line before any work, and what batches have is not."""
+
+import re
+
+import nbformat
+import pytest
+
+from lib.engine import rows, rules
+from lib.study import identity, paths
+
+TRAIN, PROBE, WALK, FORGETTING = "01_train_gan", "05_cifar10_probe", "02_walk_latent_space", "06_forgetting"
+
+
+def refuse(notebook, values):
+    rules.check(notebook, values)
+    rules.check_more(notebook, values)
+
+
+@pytest.mark.parametrize(
+    ("notebook", "given", "message"),
+    [
+        (TRAIN, {"precision": "bf16"}, "precision = 'bf16': choose one of auto, float32, bfloat16"),
+        (TRAIN, {"batch_size": 1}, "batch_size = 1: give 2 or more: batch norm needs two images"),
+        (TRAIN, {"lr": 0.0}, "lr = 0.0: give a number above 0"),
+        (TRAIN, {"lr": -0.1}, "lr = -0.1: give a number above 0"),
+        (TRAIN, {"beta1": 1.0}, "beta1 = 1.0: give a number from 0, below 1"),
+        (TRAIN, {"epochs": 0.0}, "epochs = 0.0: give a number above 0"),
+        (TRAIN, {"held_out": 1.0}, "held_out = 1.0: give a share from 0, below 1"),
+        (TRAIN, {"split": "train+train"}, "split = 'train+train': name each part once, joined by +"),
+        (TRAIN, {"split": "train+"}, "split = 'train+': name each part once"),
+        (TRAIN, {"keep": 9, "snapshots": 2}, "keep = 9: there are 2 snapshots to keep one of"),
+        (TRAIN, {"keep": 1, "snapshots": 0}, "keep = 1: there are 0 snapshots to keep one of"),
+        (TRAIN, {"update": "never"}, "update = 'never': choose one of both, alternate"),
+        (TRAIN, {"claim": "paper.varietyy"}, "claim = 'paper.varietyy': not in data/published.csv"),
+        (TRAIN, {"claim": "paper.var"}, "claim = 'paper.var': not in data/published.csv"),
+        (TRAIN, {"device": "gpu"}, "device = 'gpu': choose one of auto, cpu, cuda, cuda:N, mps"),
+        (TRAIN, {"device": "cuda:9"}, "device = 'cuda:9': a row with gpu: 1 sees one card, any other none"),
+        (TRAIN, {"device": "cuda"}, "device = 'cuda': a row with gpu: 1 sees one card, any other none"),
+        (TRAIN, {"architecture": "paper46"}, "unknown architecture 'paper46': choose one of paper64"),
+        (TRAIN, {"size": 48}, "image size 48: the net takes 4 times a power of two"),
+        (TRAIN, {"breaks": "all"}, "unknown guideline 'all'"),
+        (TRAIN, {"augment": "zoom"}, "augment = 'zoom': join some of"),
+        (TRAIN, {"real_label": 1.5}, "real_label = 1.5: must not be above 1"),
+        (TRAIN, {"data_set": "digit"}, "unknown data set 'digit': choose one of digits"),
+        (TRAIN, {"data_set": "toy-faces:x"}, "say toy-faces:N"),
+        (PROBE, {"lines": "raw pixel"}, "lines = 'raw pixel': choose all, or some of trained D"),
+        (PROBE, {"draws": 1}, "draws = 1: give 2 or more: an interval needs two draws"),
+        (PROBE, {"claim": "paper.cifar"}, "claim = 'paper.cifar': not in"),
+        (FORGETTING, {"draws": 1}, "draws = 1: give 2 or more"),
+        ("08_conditional_mnist", {"size": 30}, "size = 30: give a multiple of 4"),
+        ("08_conditional_mnist", {"counts": "300, 1000"}, "counts = '300, 1000': give numbers above 0"),
+        ("11_reports_explained", {"claim": "4x4.imagenet46"}, "claim = '4x4.imagenet46': not in"),
+        (WALK, {"control": "toy-face"}, "unknown data set 'toy-face'"),
+    ],
+)
+def test_what_no_notebook_can_take(notebook, given, message):
+    values = identity.check(notebook, given)
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        refuse(notebook, values)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_a_card_is_not_held_for_nothing(device):
+    with pytest.raises(ValueError, match=f"gpu: 1, but device = '{device}': a card would be held for nothing"):
+        rules.check(TRAIN, identity.check(TRAIN, {"device": device}), gpu=True)
+    for right in ("auto", "cuda", "cuda:0"):
+        rules.check(TRAIN, identity.check(TRAIN, {"device": right}), gpu=True)
+
+
+def test_a_card_is_for_a_notebook_that_has_a_device(tmp_path):
+    path = tmp_path / "cards.yaml"
+    path.write_text("rows:\n  a: {notebook: 99_verdicts, gpu: 1}\n")
+    with pytest.raises(ValueError, match="^cards.yaml, row a: gpu: 1, but 99_verdicts computes on the CPU"):
+        rows.load(path)
+
+
+@pytest.mark.parametrize("path", sorted((paths.ROOT / "batches").glob("*.yaml")), ids=lambda path: path.stem)
+def test_what_batches_have_is_not_refused(path):
+    for row in rows.load(path).rows.values():
+        rules.check_more(row.notebook, identity.check(row.notebook, row.parameters))
+
+
+def test_the_lines_of_the_table_are_the_notebooks():
+    cells = nbformat.read(paths.NOTEBOOKS / f"{PROBE}.ipynb", as_version=4).cells
+    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    assert all(f'"{line}"' in code for line in rules.LINES)
+    sources = code.split("sources = {")[1].split("\n}")[0]
+    assert set(re.findall(r'^    "(.+?)":', sources, re.MULTILINE)) <= set(rules.LINES)
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("seed: 010", "line 2: YAML reads 010 as 8; write 8, or \"010\" for the text"),
+        ("limit: 1:30", "line 2: YAML reads 1:30 as 90; write 90"),
+        ("seed: 0x10", "line 2: YAML reads 0x10 as 16; write 16"),
+        ("seed: 0b11", "line 2: YAML reads 0b11 as 3; write 3"),
+        ("lr: 1:30.5", "line 2: YAML reads 1:30.5 as 90.5; write 90.5"),
+        ("lr: .nan", "line 2: YAML reads .nan as nan"),
+        ("lr: 1e-3", "lr = '1e-3' is no float; YAML reads 1e-3 as text, write 1.0e-3"),
+        ("split: off", "line 2: YAML reads off as false; write false, or \"off\" for the text"),
+        ("seed: on", "line 2: YAML reads on as true"),
+        ("seed: true", "seed = True is no int"),
+    ],
+)  # fmt: skip
+def test_numbers_that_mean_others(tmp_path, written, message):
+    path = tmp_path / "b.yaml"
+    path.write_text(f"rows:\n  a: {{notebook: 01_train_gan, parameters: {{{written} }}}}\n")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        rows.load(path)
+
+
+def test_numbers_that_mean_what_they_say(tmp_path):
+    path = tmp_path / "b.yaml"
+    path.write_text(
+        "rows:\n  a: {notebook: 01_train_gan, parameters: {seed: 1_000, lr: 1.0e-3, epochs: 2, split: '010'}}\n"
+    )
+    given = rows.load(path).rows["a"].parameters
+    assert given == {"seed": 1000, "lr": 0.001, "epochs": 2.0, "split": "010"}
