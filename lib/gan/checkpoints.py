@@ -41,6 +41,8 @@ def hold(folder: Path) -> Iterator[None]:
             warnings.warn(f"another process trains in {folder}: waiting for it", stacklevel=4)
             lock.acquire(poll_interval=WAIT)
     try:
+        if run := os.environ.get("STUDY_RUN"):  # `make orphans` lists the trainings that nobody uses
+            paths.append_line(folder / "used_by", run)
         yield
     finally:
         lock.release()

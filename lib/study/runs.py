@@ -92,6 +92,7 @@ def start(notebook: str, namespace: Mapping) -> Run:
         row["identity"] = identity.identity_of(notebook, parameters)
         row["run_id"] = f"{notebook}-{identity.digest(row['identity'])}"
     run = Run(row["run_id"], notebook, parameters)
+    os.environ["STUDY_RUN"] = run.id  # for a training to note who uses it
     run.about = {"run_id": run.id, "notebook": notebook, "batch": row["batch"], "row": row["row"]}
     run.about |= {"parameters": parameters, "departs": row["departs"], "commit": row["commit"]}
     run.about |= {"chosen": [name for name in defaults if parameters[name] != defaults[name]]}

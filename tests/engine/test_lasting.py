@@ -6,13 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 
 import ordeal
 import pytest
 from studies import BAD, wait_for, write_notebook
 
 from lib.engine import orphans, rows
+from lib.gan import checkpoints
 from lib.study import paths
 
 WAITS = {"notebook": "02_bad", "parameters": {"how": "wait"}}
@@ -150,19 +150,25 @@ def test_trainings_that_no_run_uses(here, capsys):
     assert orphans.find() == {}
 
 
+def test_a_training_notes_who_uses_it(tmp_path, monkeypatch):
+    for run in ("01_good-a", "01_good-b"):
+        monkeypatch.setenv("STUDY_RUN", run)
+        with checkpoints.hold(tmp_path / "training-1"):
+            pass
+    assert (tmp_path / "training-1" / "used_by").read_text() == "01_good-a\n01_good-b\n"
+
+
 def test_only_rows_that_start_say_so(study):
     """Two batches at once: the second waits for a row of the first, says so once, and does not run it again."""
     path = study.write({"a": WAITS})
     first = study.start("run", path)
     waits = next(wait_for(lambda: list(study.runs.glob("*/waits"))))
     second = study.start("run", path)
-    time.sleep(3)
+    said = next(line for line in second.stdout if "  a " in line)
     waits.unlink()
-    outs = [process.communicate(timeout=60)[0] for process in (first, second)]
-    assert [re.findall(r"  a (started|waits|was finished)", out) for out in outs] == [
-        ["started"],
-        ["waits", "was finished"],
-    ]
+    outs = [process.communicate(timeout=120)[0] for process in (first, second)]
+    assert said.endswith("a waits: it runs in another call\n")
+    assert [re.findall(r"  a (started|waits|was finished)", out) for out in outs] == [["started"], ["was finished"]]
     assert (first.returncode, second.returncode) == (0, 0)
 
 
