@@ -180,7 +180,8 @@ def work_through(rows: Mapping[str, Row], plan: Path, place: Machine) -> set[str
                 if not place.has_room(rows[name]):
                     continue
                 came = _begin(rows[name], plan, place)
-                if came == "finished":  # by another batch, meanwhile
+                if came == "finished":
+                    say(f"{name} was finished in another call")
                     sorter.done(name)
                 if came in ("finished", "begun"):
                     ready.remove(name)
