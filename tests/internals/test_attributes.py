@@ -71,6 +71,8 @@ def test_exemplars_written_out():
     belief = pd.DataFrame({"smiling": [0.9, 0.9, 0.1, 0.7], "male": [0.1, 0.9, 0.1, 0.1]})
     assert attributes.exemplars(belief, {"smiling": True, "male": False}, 1).tolist() == [0]
     assert attributes.exemplars(belief, {"male": False}, 3).tolist() == [0, 2, 3]
+    doubtful = pd.DataFrame({"male": [0.1, 0.5, 0.9]})
+    assert [attributes.exemplars(doubtful, {"male": has}, 1).tolist() for has in (False, True)] == [[0], [2]]
     with pytest.raises(ValueError, match="smiling, not male: 1 exemplars found among 4 samples, 3 needed; draw more"):
         attributes.exemplars(belief, {"smiling": True, "male": False}, 3)
 

@@ -269,7 +269,7 @@ MUTANTS = [
            "look/test_report.py::test_a_batch_is_called_what_it_is_called"),
     # engine: batch files, cards, rows
     Mutant("engine/rows.py", "(0|[1-9][0-9_]*)", "[0-9_:]+",
-           "engine/test_batch.py::test_a_batch_file_is_refused_in_one_line"),
+           "engine/test_rules.py::test_numbers_that_mean_others"),
     Mutant("engine/rows.py", 'return f"{path.stem}-{', 'return path.stem or f"{',
            "engine/test_batch.py::test_two_files_of_one_name_are_two_batches"),
     Mutant("engine/places.py", "found.st_uid != os.getuid()", "found.st_uid != found.st_uid",
