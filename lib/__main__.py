@@ -85,7 +85,7 @@ def accept(given: argparse.Namespace) -> None:
     """Note in finished rows' records that their numbers stand for today's code too."""
     found = rows.load(given.batch)
     for row in batch.find(found, *given.rows):
-        changed = ", ".join(runs.accept(row.folder))
+        changed = batch.few(runs.accept(row.folder))
         print(f"{row.name}: {f'accepted for today, though {changed} differ' if changed else 'nothing differs'}")
 
 

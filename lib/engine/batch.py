@@ -61,8 +61,14 @@ def plan(batch: Batch, only: Sequence[str] = (), rerun: Sequence[str] = ()) -> i
     for name in sorted(wanted - waiting.keys()):
         record = runs.read_metrics(batch.rows[name].metrics)
         if found := runs.differs(record):
-            print(f"  {name:<20} finished; code differs since {record['commit']}: {', '.join(found)}")
+            print(f"  {name:<20} finished; code differs since {record['commit']}: {few(found)}")
     return 0
+
+
+def few(names: Sequence[str], most: int = 6) -> str:
+    """Return names as words, the first of them where they are many."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def choose(batch: Batch, only: Sequence[str], rerun: Sequence[str]) -> tuple[set[str], dict[str, Row]]:

@@ -11,7 +11,7 @@ import ordeal
 import pytest
 from studies import BAD, wait_for, write_notebook
 
-from lib.engine import orphans, rows
+from lib.engine import batch, orphans, rows
 from lib.gan import checkpoints
 from lib.study import paths
 
@@ -284,3 +284,24 @@ def test_results_in_a_relative_folder(study):
     assert process.returncode == 0, process.err
     assert list((study.folder / "out" / "runs").glob("01_good-*/metrics.json"))
     assert not (study.folder / "out" / "out").exists()
+
+
+def test_a_finished_row_of_other_code_is_told_and_may_be_accepted(study):
+    path = study.write({"a": {"notebook": "01_good"}})
+    assert study.call("run", path).returncode == 0
+    assert study.call("plan", path).out == "quick.yaml: 0 of 1 rows to run\n"
+    notebook = study.folder / "notebooks" / "01_good.ipynb"
+    notebook.write_text(notebook.read_text().replace("print(repr(text))", "print(text)"))
+    told = study.call("plan", path).out
+    assert re.search(r"^  a +finished; code differs since \w+\+?: 01_good\.", told, re.MULTILINE), told
+    assert "0 of 1 rows to run" in told, "nothing runs again unasked"
+    accepted = study.call("accept", path, "a")
+    assert re.match(r"a: accepted for today, though 01_good\.\S+.* differ\n$", accepted.out), (
+        accepted.out + accepted.err
+    )
+    assert study.call("plan", path).out == "quick.yaml: 0 of 1 rows to run\n"
+
+
+def test_many_names_are_told_as_a_few():
+    assert batch.few(["a", "b"]) == "a, b"
+    assert batch.few([str(i) for i in range(9)]) == "0, 1, 2, 3, 4, 5 and 3 more"
