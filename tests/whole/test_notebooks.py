@@ -10,6 +10,7 @@ import nbformat
 import pandas as pd
 import pytest
 from nbconvert import HTMLExporter
+from papermill import inspect_notebook
 
 from lib.engine import rows
 from lib.study import identity, paths, syntax
@@ -70,6 +71,8 @@ def test_parameters_are_typed_literals_in_one_cell(notebook):
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_parameters_are_found(name):
     assert identity.check(name, {}) == identity.parameters_of(name)
+    by_hand = inspect_notebook(str(paths.NOTEBOOKS / f"{name}.ipynb"))  # which stumbles over = in a remark
+    assert by_hand.keys() == identity.parameters_of(name).keys()
 
 
 def test_is_short(notebook):
