@@ -44,6 +44,7 @@ def test_a_batch_runs_what_was_planned(study):
     """lib, the notebooks and the commit change while the first row runs; the second knows nothing of it."""
     root = study.folder / "repository"
     shutil.copytree(paths.ROOT / "lib", root / "lib", ignore=shutil.ignore_patterns("__pycache__"))
+    (root / ".gitignore").write_text("__pycache__/\n")  # Python may write there, which changes no code
     (root / "data").mkdir()
     shutil.copy(paths.PUBLISHED, root / "data")
     git(study.folder, "init", "-q", root)
