@@ -169,8 +169,12 @@ class _Memory:
     @staticmethod
     def _open(path: Path | str) -> sqlite3.Connection:
         base = sqlite3.connect(path, timeout=60)
-        with base:
-            base.execute("CREATE TABLE IF NOT EXISTS digests (stamp BLOB PRIMARY KEY, digest BLOB) WITHOUT ROWID")
+        try:
+            with base:
+                base.execute("CREATE TABLE IF NOT EXISTS digests (stamp BLOB PRIMARY KEY, digest BLOB) WITHOUT ROWID")
+        except sqlite3.Error:
+            base.close()
+            raise
         return base
 
     def close(self) -> None:
