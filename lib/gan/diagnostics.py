@@ -1,7 +1,7 @@
 """Tell a healthy training from one that has failed.
 
-GANs fail without an error: D wins for good, G draws one image, filters die. Three measures go into every training's
-log, and `signs` says in words what they show.
+GANs fail without an error: D wins for good, G draws one image, filters die, D learns its images by heart. What tells
+goes into every training's log, and `signs` says in words what it shows.
 """
 
 import copy
@@ -11,13 +11,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from lib.images import data
 from lib.nets.models import Discriminator, Generator
 
+SEEN = 64  # real images that samples and filters are compared on
+ASKED = 512  # training images, and images held out, that D is asked about
 NEAR_ZERO = 0.05  # of D's loss, which is 2 log 2 = 1.39 where D cannot tell
 LEAST_VARIETY = 0.5  # of samples, as a share of the real images'
 DEAD = 0.01  # of the most varied filter of the same layer
 MOST_DEAD = 0.25
 LONG = 0.1  # of a training
+BY_HEART = 0.5  # of the way from D's answer to training images to that to samples
 
 
 def require_finite(line: dict[str, float]) -> None:
@@ -28,6 +32,24 @@ def require_finite(line: dict[str, float]) -> None:
                 f"{name} is {value} after minibatch {line['step']}: the training has diverged and stops; the last "
                 "checkpoint is from before. Lower lr, or take precision float32"
             )
+
+
+class Health:
+    """What a training's health is measured on: some of its images, and some held out from it, where any are."""
+
+    def __init__(self, x: Tensor, rows: Tensor, device: torch.device) -> None:
+        """Take images of uint8 x (N, nc, size, size), of which a training learns `rows`."""
+        held_out = torch.ones(len(x), dtype=torch.bool)
+        held_out[rows] = False
+        self.real, self.known, self.unseen = (
+            data.to_float(x[some[:: max(1, len(some) // n)][:n]].to(device))
+            for some, n in ((rows, SEEN), (rows, ASKED), (held_out.nonzero()[:, 0], ASKED))
+        )
+
+    def measure(self, G: Generator, D: Discriminator, z: Tensor) -> dict[str, float]:
+        """Return what goes into the log: `measure`, and D's `answers` where images are held out."""
+        asked = answers(G, D, z, self.known, self.unseen) if len(self.unseen) else {}
+        return measure(G, D, z, self.real) | asked
 
 
 @torch.no_grad()
@@ -43,6 +65,18 @@ def measure(G: Generator, D: Discriminator, z: Tensor, real: Tensor) -> dict[str
         "dead_G": dead_share(drawn[:-1]),
         "dead_D": dead_share(D.activations(real)),
     }
+
+
+@torch.no_grad()
+def answers(G: Generator, D: Discriminator, z: Tensor, known: Tensor, unseen: Tensor) -> dict[str, float]:
+    """Return D's mean answers to training images, to images held out, and to samples, and change nothing.
+
+    z (N, nz), known and unseen (N, nc, size, size) in [-1, 1] on the nets' device, normalised apart, as in training.
+    Where D knows its images by heart, images held out are no longer real to it.
+    """
+    G, D = copy.deepcopy(G).train(), copy.deepcopy(D).train()
+    images = {"known": known, "unseen": unseen, "samples": G(z)}
+    return {f"D_{name}": D(x).float().sigmoid().mean().item() for name, x in images.items()}
 
 
 def variety(samples: Tensor, real: Tensor) -> float:
@@ -79,5 +113,10 @@ def signs(log: pd.DataFrame) -> list[str]:
         f"more than {MOST_DEAD:.0%} of G's filters are dead": dead_G > MOST_DEAD,
         f"more than {MOST_DEAD:.0%} of D's filters are dead": dead_D > MOST_DEAD,
     }
+    if "D_unseen" in log:
+        forgotten = (log["D_known"] - log["D_unseen"]) / (log["D_known"] - log["D_samples"])
+        conditions["D takes images held out for samples rather than real: it knows its images by heart"] = (
+            forgotten.dropna() > BY_HEART
+        )
     found = {sign: log.loc[holds[holds].index, "step"] for sign, holds in conditions.items()}
     return [f"{sign} (minibatches {at.min():,} to {at.max():,})" for sign, at in found.items() if len(at)]

@@ -21,8 +21,7 @@ import tqdm.auto
 from torch import Tensor
 
 from lib.gan import checkpoints, diagnostics, feed
-from lib.gan.game import SAMPLES, Settings, Training
-from lib.images import data
+from lib.gan.game import Settings, Training
 from lib.images.data import ImageSet
 from lib.nets import models, order, weights
 from lib.nets.models import Description
@@ -90,7 +89,7 @@ def fit(
     require_images(x, description.shape, len(rows), settings)
     device, total = torch.device(device), order.steps_of(settings.epochs, len(rows), settings.batch_size)
     due = plan(total, snapshots)
-    real = data.to_float(x[rows[:: max(1, len(rows) // SAMPLES)][:SAMPLES]].to(device))
+    health = diagnostics.Health(x, rows, device)
     with checkpoints.hold(folder), checkpoints.deferred_signals() as signals, _memory_errors(device, settings):
         training = Training(*models.from_description(description, settings.seed), settings, device, total)
         resume(training, folder, len(rows))
@@ -104,7 +103,7 @@ def fit(
             if training.step in noted and device.type == "cuda":  # it lags behind Python: wait, to count its time
                 torch.cuda.synchronize(device)
             training.seconds += time.perf_counter() - began
-            _note(training, measured, due, folder, real)
+            _note(training, measured, due, folder, health)
             if training.step == total or signals or time.monotonic() - saved > 60 * minutes:
                 save(training, folder, len(rows))
                 saved = time.monotonic()
@@ -130,7 +129,7 @@ def plan(total: int, snapshots: int) -> dict[str, set[int]]:
 
 
 def _note(
-    training: Training, measured: dict[str, Tensor], due: dict[str, set[int]], folder: Path, real: Tensor
+    training: Training, measured: dict[str, Tensor], due: dict[str, set[int]], folder: Path, health: diagnostics.Health
 ) -> None:
     """Keep what is due after a minibatch: samples, a line of the log with losses and health, a snapshot."""
     step = training.step
@@ -140,7 +139,7 @@ def _note(
         line = {"step": step} | {name: value.item() for name, value in measured.items()}
         diagnostics.require_finite(line)
         if step in due["check"]:
-            line |= diagnostics.measure(training.G, training.D, training.fixed_z, real)
+            line |= health.measure(training.G, training.D, training.fixed_z)
         training.log.append(line)
         paths.append_line(folder / "log.jsonl", json.dumps(line))
     if step in due["snapshot"]:

@@ -68,6 +68,31 @@ def test_health_is_measured_in_batch_statistics():
     assert diagnostics.measure(G, D, z, real) == usual and usual["variety"] > 0.01
 
 
+def test_D_is_asked_about_images_held_out():
+    """Answers written out: a D that looks at one pixel, batch norm left out, and images that are all of one grey."""
+
+    class Plain(torch.nn.Module):
+        def forward(self, x):
+            return x[:, 0, 0, 0] if x.dim() == 4 else x[:, :1, None, None]
+
+    known, unseen, z = (torch.full((4, 1, 2, 2), v) for v in (2.0, -1.0, 0.0))
+    asked = diagnostics.answers(Plain(), Plain(), z[:, 0, 0], known, unseen)
+    expected = {name: 1 / (1 + math.exp(-v)) for name, v in {"D_known": 2, "D_unseen": -1, "D_samples": 0}.items()}
+    assert asked == pytest.approx(expected)
+
+
+def test_health_takes_training_images_from_the_rows_and_others_from_the_rest():
+    x = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1)
+    health = diagnostics.Health(x, torch.tensor([1, 3, 5]), torch.device("cpu"))
+    assert data.to_uint8(health.known).flatten().tolist() == [1, 3, 5]
+    assert data.to_uint8(health.unseen).flatten().tolist() == [0, 2, 4, 6, 7, 8, 9]
+    G, D = models.from_description(NET)
+    x = torch.randint(0, 256, (40, 1, 16, 16), dtype=torch.uint8)
+    z = torch.randn(8, 100)
+    assert "D_unseen" in diagnostics.Health(x, torch.arange(30), torch.device("cpu")).measure(G, D, z)
+    assert "D_unseen" not in diagnostics.Health(x, torch.arange(40), torch.device("cpu")).measure(G, D, z)
+
+
 def log(**changes):
     healthy = {"step": range(1, 101), "loss_D": 1.2, "variety": 0.9, "dead_G": 0.0, "dead_D": 0.0}
     return pd.DataFrame(healthy | changes)
@@ -88,6 +113,10 @@ def test_signs_of_failure():
     assert len(diagnostics.signs(log(dead_G=0.5, dead_D=0.5))) == 2
     gaps = np.where(np.arange(100) % 2, np.nan, 0.01)  # updates in turn: every other line has no loss of D
     assert len(diagnostics.signs(log(loss_D=gaps))) == 1
+    asked = {"D_known": 0.8, "D_samples": 0.2}
+    assert diagnostics.signs(log(D_unseen=0.51, **asked)) == []
+    (sign,) = diagnostics.signs(log(D_unseen=0.49, **asked))
+    assert "knows its images by heart" in sign
 
 
 def test_rows_are_held_out_once_and_at_random():

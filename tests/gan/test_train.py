@@ -17,7 +17,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lib.gan import checkpoints, feed, train
+from lib.gan import checkpoints, feed, game, train
 from lib.images import data
 from lib.nets import models, weights
 from lib.study import chance
@@ -45,7 +45,7 @@ def plain_loop(steps, **changes):
     optG, optD = (torch.optim.Adam(n.parameters(), s.lr, (s.beta1, 0.999), weight_decay=s.weight_decay) for n in (G, D))
     generator, losses = torch.Generator().manual_seed(chance.stream(s.seed, "z", "training")), []
     with torch.no_grad():
-        G(torch.randn(train.SAMPLES, 100))  # the first grid moves running averages only
+        G(torch.randn(game.SAMPLES, 100))  # the first grid moves running averages only
     for batch in train.minibatches(X, s, 0, steps):
         real, z = data.to_float(batch), G.sample_z(s.batch_size, generator)
         ones = torch.ones(s.batch_size)
@@ -125,9 +125,9 @@ def test_alternation_updates_one_net_at_a_time():
 def test_one_seed_gives_each_purpose_numbers_of_its_own():
     """The first minibatch's z was the fixed z, and the z by which snapshots are chosen."""
     training = train.Training(*models.from_description(NET, 0), settings(seed=0), torch.device("cpu"))
-    first = training.G.sample_z(train.SAMPLES, training.z_generator)
-    bare = training.G.sample_z(train.SAMPLES, torch.Generator().manual_seed(0))
-    drawn = torch.cat([first, training.fixed_z, bare, training.G.projection.weight[: train.SAMPLES] / 0.02])
+    first = training.G.sample_z(game.SAMPLES, training.z_generator)
+    bare = training.G.sample_z(game.SAMPLES, torch.Generator().manual_seed(0))
+    drawn = torch.cat([first, training.fixed_z, bare, training.G.projection.weight[: game.SAMPLES] / 0.02])
     alike = torch.corrcoef(drawn).triu(1)  # of vectors of 100: independent ones stay below 6 sigma
     assert alike.abs().max() < 0.6
 
