@@ -14,7 +14,8 @@ from tqdm.auto import tqdm
 
 from lib.gan import train
 from lib.gan.train import Settings
-from lib.nets import devices, order
+from lib.images import data
+from lib.nets import devices
 from lib.study import chance
 
 CONVOLUTION = {"kernel_size": 5, "stride": 2, "padding": 2, "bias": False}
@@ -111,10 +112,10 @@ def fit(
                 nn.init.normal_(weight, 0, 0.02, generator=generator)
         net.to(device, memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(chance.stream(settings.seed, "z", "training"))
-    total, log = order.steps_of(settings.epochs, len(x), settings.batch_size), []
+    total, log = data.steps_of(settings.epochs, len(x), settings.batch_size), []
     adam = {"lr": settings.lr, "betas": (settings.beta1, 0.999), "weight_decay": settings.weight_decay, "fused": True}
     optimizers = {name: torch.optim.Adam(net.parameters(), **adam) for name, net in (("G", G), ("D", D))}
-    rows = order.minibatches(torch.arange(len(x)), settings.batch_size, settings.seed, 0, total)
+    rows = data.minibatches(torch.arange(len(x)), settings.batch_size, settings.seed, 0, total)
     for step, row in enumerate(tqdm(rows, total=total, disable=not progress, mininterval=10)):
         z = torch.rand(len(row), G.nz, generator=generator) * 2 - 1
         batch = x[row].to(device) / 255, y[row].to(device), z.to(device)

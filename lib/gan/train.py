@@ -22,8 +22,9 @@ from torch import Tensor
 
 from lib.gan import checkpoints, diagnostics, feed
 from lib.gan.game import Settings, Training
+from lib.images import data
 from lib.images.data import ImageSet
-from lib.nets import models, order, weights
+from lib.nets import models, weights
 from lib.nets.models import Description
 from lib.study import identity, paths
 
@@ -87,7 +88,7 @@ def fit(
     """
     rows = torch.arange(len(x)) if rows is None else rows
     require_images(x, description.shape, len(rows), settings)
-    device, total = torch.device(device), order.steps_of(settings.epochs, len(rows), settings.batch_size)
+    device, total = torch.device(device), data.steps_of(settings.epochs, len(rows), settings.batch_size)
     due = plan(total, snapshots)
     health = diagnostics.Health(x, rows, device)
     with checkpoints.hold(folder), checkpoints.deferred_signals() as signals, _memory_errors(device, settings):
@@ -150,7 +151,7 @@ def _note(
 def minibatches(x: Tensor, settings: Settings, start: int, total: int, rows: Tensor | None = None) -> Iterator[Tensor]:
     """Yield minibatches start to total of x, or of some rows of it, as bytes."""
     rows = torch.arange(len(x)) if rows is None else rows
-    for chosen in order.minibatches(rows, settings.batch_size, settings.seed, start, total):
+    for chosen in data.minibatches(rows, settings.batch_size, settings.seed, start, total):
         yield x[chosen.to(x.device)]
 
 

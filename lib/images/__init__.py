@@ -1,4 +1,4 @@
-"""Where images come from, and how they lie packed as uint8 arrays.
+"""Where images come from, how they lie packed as uint8 arrays, and in which order nets meet them.
 
 Uses `study`. Begin with `data.load`. `sources` says what a name means, `files` reads folders and archives, `labels`
 what their names say, and `packing` decodes; `faces` and `rooms` draw images of known traits with one `pen`.

@@ -96,6 +96,28 @@ def hold_out(n: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
     return order[held:].sort().values, order[:held].sort().values
 
 
+def steps_of(epochs: float, n: int, batch_size: int) -> int:
+    """Return the number of minibatches of a training on n images; an epoch's last, smaller one is left out."""
+    return max(1, round(epochs * (n // batch_size)))
+
+
+def minibatches(rows: Tensor, batch_size: int, seed: int, start: int, total: int) -> Iterator[Tensor]:
+    """Yield the rows (batch_size,) of minibatches start to total; each epoch has all rows once, in an order of its own.
+
+    They follow from the seed and the epoch alone: a training that resumes, one that reads a file and one whose images
+    lie on the GPU see the same. Each minibatch's are sorted: a file is read from front to back.
+    """
+    per_epoch = len(rows) // batch_size
+    epoch, order = -1, None
+    for step in range(start, total):
+        if step // per_epoch != epoch:
+            epoch = step // per_epoch
+            generator = torch.Generator().manual_seed(chance.stream(seed, "order", epoch))
+            order = rows[torch.randperm(len(rows), generator=generator)]
+        first = step % per_epoch * batch_size
+        yield order[first : first + batch_size].sort().values
+
+
 def load(name: str, size: int, split: str = "train", limit: int = 0, root: Path | None = None) -> ImageSet:
     """Load a set by name at `size` x `size` pixels, packing it at the first call.
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.images import data
-from lib.nets import devices, models, order
+from lib.nets import devices, models
 from lib.nets.models import Description
 from lib.study import chance
 
@@ -57,11 +57,11 @@ def fit(
     device, batch_size = torch.device(device), min(batch_size, len(x))
     precision = devices.find_precision(precision, device)
     net.to(device, memory_format=torch.channels_last).train()
-    steps = order.steps_of(epochs, len(x), batch_size)
+    steps = data.steps_of(epochs, len(x), batch_size)
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 1)
     torch.manual_seed(chance.stream(seed, "dropout"))  # it and augmentation draw from the global generator
-    for rows in order.minibatches(torch.arange(len(x)), batch_size, chance.stream(seed, "supervised"), 0, steps):
+    for rows in data.minibatches(torch.arange(len(x)), batch_size, chance.stream(seed, "supervised"), 0, steps):
         batch = x[rows] if augment is None else augment(x[rows])
         with devices.autocast(precision, device):
             logits = net(data.to_float(batch.to(device)))  # laid out as the first convolution's weights are

@@ -8,7 +8,6 @@ from sklearn.neighbors import KNeighborsClassifier
 from lib.gan import conditional, train
 from lib.gan.conditional import Discriminator, Generator, beside, fit, sample
 from lib.images import data
-from lib.nets import order
 from lib.study import chance
 
 X = torch.randint(0, 256, (96, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -134,7 +133,7 @@ def test_the_first_steps_by_hand():
     generator = torch.Generator().manual_seed(chance.stream(0, "z", "training"))
     adams = [torch.optim.Adam(net.parameters(), s.lr, (s.beta1, 0.999)) for net in plain]
     G, D = plain
-    for step, rows in enumerate(order.minibatches(torch.arange(64), s.batch_size, s.seed, 0, 2)):
+    for step, rows in enumerate(data.minibatches(torch.arange(64), s.batch_size, s.seed, 0, 2)):
         x, y, z = X[rows] / 255, Y[rows], torch.rand(32, 5, generator=generator) * 2 - 1
         ones = torch.ones(32)
         loss = F.binary_cross_entropy(D(G(z, y), y).sigmoid(), ones if step == 0 else 0 * ones)

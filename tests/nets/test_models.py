@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib.nets import batchnorm, models
+from lib.nets import batchnorm, description, models
 from lib.probe import features
 from lib.study import chance
 
@@ -68,7 +68,7 @@ COUNTS = {
 }
 
 
-@pytest.mark.parametrize("name", models.ARCHITECTURES)
+@pytest.mark.parametrize("name", description.ARCHITECTURES)
 def test_parameter_counts(name):
     counted = tuple(sum(p.numel() for p in net.parameters()) for net in models.build(name))
     assert counted == COUNTS[name]
@@ -76,11 +76,11 @@ def test_parameter_counts(name):
 
 @pytest.mark.parametrize(("name", "length"), [("imagenet32", 28_672), ("tutorial64", 15_360), ("svhn32", 7_168)])
 def test_feature_lengths(name, length):
-    description = models.describe(name)
-    assert sum(description.maps(description.ndf)[1:]) * 16 == length
+    net = description.describe(name)
+    assert sum(net.maps(net.ndf)[1:]) * 16 == length
 
 
-@pytest.mark.parametrize("name", models.ARCHITECTURES)
+@pytest.mark.parametrize("name", description.ARCHITECTURES)
 @pytest.mark.parametrize("size", [16, 32, 64])
 @pytest.mark.parametrize("nc", [1, 3])
 def test_shapes_at_any_size_and_channel(name, size, nc):
@@ -101,7 +101,7 @@ def _falling(D):
     return sides
 
 
-@pytest.mark.parametrize("name", models.ARCHITECTURES)
+@pytest.mark.parametrize("name", description.ARCHITECTURES)
 def test_the_guidelines(name):
     G, D = models.build(name, ngf=8, ndf=8)
     first, *others = D.layers
@@ -166,11 +166,11 @@ def test_what_the_guidelines_replace():
 
 
 def test_each_broken_guideline_is_one_change():
-    kept = models.describe("paper64")
-    broken = {name: models.describe("paper64", name) for name in models.BROKEN}
+    kept = description.describe("paper64")
+    broken = {name: description.describe("paper64", name) for name in description.BROKEN}
     assert broken.pop("") == kept and len(set(broken.values())) == len(broken) == 6
-    for name, description in broken.items():
-        assert sum(getattr(description, f) != getattr(kept, f) for f in vars(kept)) == 1, name
+    for name, net in broken.items():
+        assert sum(getattr(net, f) != getattr(kept, f) for f in vars(kept)) == 1, name
 
 
 def test_batch_norm_over_the_projection():
@@ -214,7 +214,10 @@ def test_priors():
     [
         (lambda: models.build("resnet"), "unknown architecture 'resnet'.*paper64"),
         (lambda: models.build("paper64", width=3), "a net has no width: it has size"),
-        (lambda: models.describe("paper64", "dropout"), "unknown guideline 'dropout': break one of bn_D_input, .*tanh"),
+        (
+            lambda: description.describe("paper64", "dropout"),
+            "unknown guideline 'dropout': break one of bn_D_input, .*tanh",
+        ),
         (lambda: models.build("paper64", size=28), "image size 28: the net takes"),
         (lambda: models.build("paper64", size=0), "image size 0"),
         (lambda: models.build("paper64", size=32.0), "image size 32.0: must be a whole number"),
@@ -233,7 +236,7 @@ def test_errors_name_the_thing_and_the_way_out(call, message):
 
 
 def test_images_that_do_not_fit_are_named():
-    assert models.describe("paper64", size=32, nc=1).shape == (1, 32, 32)
+    assert description.describe("paper64", size=32, nc=1).shape == (1, 32, 32)
     models.require_fit(torch.zeros(5, 1, 32, 32), (1, 32, 32))
     with pytest.raises(
         ValueError, match=r"images of \(3, 32, 32\) do not fit a net for \(1, 32, 32\): change size or nc"

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from lib.nets.batchnorm import recalibrate_batchnorm, shuffled
-from lib.nets.models import ARCHITECTURES, build, describe
+from lib.nets.description import ARCHITECTURES, describe
+from lib.nets.models import build
 from lib.probe.features import extract, feature_length
 
 

@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from lib.probe import l2svm, newton, protocol
+from lib.probe import blocks, l2svm, newton, protocol
 from lib.probe.l2svm import L2SVM, PAPER_CS
 from lib.probe.protocol import CS, choose_C, degenerate, draw_per_class, probe_few_labels
 from lib.study.runs import Run
@@ -165,8 +165,8 @@ def test_features_are_neither_changed_nor_copied(monkeypatch):
 def test_cores_share_the_blocks(monkeypatch):
     X, y = digits()
     threads, pools = torch.get_num_threads(), []
-    pool = newton.ThreadPoolExecutor
-    monkeypatch.setattr(newton, "ThreadPoolExecutor", lambda n: (pools.append(n), pool(n))[1])
+    pool = blocks.ThreadPoolExecutor
+    monkeypatch.setattr(blocks, "ThreadPoolExecutor", lambda n: (pools.append(n), pool(n))[1])
     try:
         found = []
         for share in (1, 3):
@@ -185,7 +185,7 @@ def test_few_rows_of_many_features_are_solved_in_their_span(dtype, options):
     X, y = features_like_a_nets(60, 500)
     X = X.astype(dtype)
     X[1] = X[0]  # and fewer dimensions than rows
-    turned = newton.Blocks(torch.from_numpy(X), None, None)
+    turned = blocks.Blocks(torch.from_numpy(X), None, None)
     turned.turn()
     assert turned.X.shape == (60, 60)
     np.testing.assert_allclose(turned.X @ turned.basis.T, X, atol=1e-5)
@@ -198,8 +198,8 @@ def test_few_rows_of_many_features_are_solved_in_their_span(dtype, options):
 
 
 def test_many_rows_are_read_as_they_are():
-    for shape in ((newton.FEW_ROWS + 1, 3 * newton.FEW_ROWS), (60, 119)):
-        left = newton.Blocks(torch.zeros(shape), None, None)
+    for shape in ((blocks.FEW_ROWS + 1, 3 * blocks.FEW_ROWS), (60, 119)):
+        left = blocks.Blocks(torch.zeros(shape), None, None)
         left.turn()
         assert left.basis is None and left.X.shape == shape
 
@@ -254,7 +254,7 @@ def features_like_a_nets(n, f):
 def test_a_sketch_of_all_directions_inverts_the_hessian():
     X, y = features_like_a_nets(300, 40)
     codes = torch.from_numpy(y)[:, None] == torch.arange(3)
-    solved = newton.Problem(newton.Blocks(torch.from_numpy(X).double(), None, None), codes, 0.1, 2.0, True)
+    solved = newton.Problem(blocks.Blocks(torch.from_numpy(X).double(), None, None), codes, 0.1, 2.0, True)
     wide = np.column_stack([X.astype(float), np.full(300, 2.0)])
     hessian = np.eye(41) + 2 * 0.1 * 0.5 * wide.T @ wide  # half of the rows active
     R = np.random.default_rng(1).normal(size=(3, 41))
@@ -341,7 +341,7 @@ def test_classes_in_groups_are_solved_as_all_at_once(monkeypatch, classes):
 
 
 def test_apples_device_has_no_float64_so_the_cpu_computes():
-    assert newton.Blocks(torch.zeros(3, 2), "mps", None).device == torch.device("cpu")
+    assert blocks.Blocks(torch.zeros(3, 2), "mps", None).device == torch.device("cpu")
 
 
 # --- choosing C
