@@ -21,11 +21,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from lib.engine import rules
 from lib.engine.execute import is_running, say
 from lib.engine.places import Machine
-from lib.engine.rows import Batch, Row, at
-from lib.study import identity, paths, runs, tables
+from lib.engine.rows import Batch, Row
+from lib.study import paths, runs, tables
 from lib.study.paths import short
 
 SHOWN = ["row", "data", "metric", "value", "low", "high", "published", "code"]
@@ -78,9 +77,6 @@ def choose(batch: Batch, only: Sequence[str], rerun: Sequence[str]) -> tuple[set
     wanted = set(named).union(*(upstream(needs, name) for name in named)) if named else set(batch.rows)
     unfinished = batch.waiting()
     chosen = {name: row for name, row in batch.rows.items() if name in wanted and (name in unfinished or name in rerun)}
-    for name, row in chosen.items():
-        with at(batch.path, name):
-            rules.check_more(row.notebook, identity.check(row.notebook, row.parameters))
     return wanted, {name: replace(row, rerun=name in rerun) for name, row in chosen.items()}
 
 

@@ -1,21 +1,25 @@
 """What a parameter can be, beyond its type: refused here in a line, not by a kernel after a day's work.
 
 A rule belongs to a parameter's name, whichever notebook has it; where notebooks mean different things by one name, it
-says which. What a net or a set of images can be, their own rooms say.
+says which. What a net or a set of images can be, their own rooms say, without torch: a batch is checked in a moment.
 """
 
 import csv
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 
+from lib.images import sources
+from lib.nets import description
 from lib.study import identity, paths
 
 LINES = (  # of notebook 05's table
     "trained D", "trained D, running averages", "untrained D", "raw pixels", "k-means", "Exemplar CNN",
     "k-nearest neighbours", "supervised net",
 )  # fmt: skip
+AUGMENTATIONS = ("shift", "cutout", "colour")  # of notebook 01, as `gan.game` has them
+NET = {"architecture", "breaks", "size", "nc", "ngf", "ndf", "prior", "kernel"}  # of notebook 01
+IMAGES = {"data_set", "many_set", "control"}
 
 
 def check(notebook: str, given: Mapping, gpu: bool = False) -> None:
@@ -34,32 +38,12 @@ def check(notebook: str, given: Mapping, gpu: bool = False) -> None:
     if (claim := given.get("claim")) and not _is_published(notebook, claim):
         raise ValueError(f"{notebook}: claim = {claim!r}: not in data/published.csv; add it there, or leave it out")
     _check_device(notebook, given.get("device"), gpu)
-
-
-def check_more(notebook: str, given: Mapping) -> None:
-    """Refuse a net or a training that cannot be, and images of no known kind; takes the seconds that torch needs."""
-    defaults = identity.parameters_of(notebook)
-    if given.keys() >= NET and given != defaults:
-        from lib.gan import game
-        from lib.nets import models
-
-        own = {name: given[name] for name in ("prior", "kernel") if given[name]}
-        sizes = {name: given[name] for name in ("size", "nc", "ngf", "ndf")}
-        models.describe(given["architecture"], given["breaks"], **sizes, **own)
-        known = {field.name for field in fields(game.Settings)} & given.keys()
-        game.Settings(**{name: given[name] for name in known} | {"precision": "float32"})  # which `check` has seen
-    words = ("", "samples", "none")  # for no set by name
-    kinds = [given[name] for name in IMAGES & given.keys() if given[name] not in (*words, defaults[name])]
-    if kinds:
-        from lib.images import sources
-
-        for kind in kinds:
-            if not re.match("(tar|folder):.", kind):  # which may be another machine's
-                sources.find(kind, 8, paths.data_root(), "")
-
-
-NET = {"architecture", "breaks", "size", "nc", "ngf", "ndf", "prior", "kernel", "beta1"}  # of notebook 01
-IMAGES = {"data_set", "many_set", "control"}
+    if given.keys() >= NET:
+        description.describe(**{name: given[name] for name in NET if given[name] or name not in ("prior", "kernel")})
+    for name in sorted(IMAGES & given.keys()):
+        named = given[name] not in ("", "samples", "none", defaults[name])
+        if named and not re.match("(tar|folder):.", given[name]):  # which may be another machine's
+            sources.find(given[name], 8, paths.data_root(), "")
 
 
 def at_least(least: float) -> tuple[Callable, str]:
@@ -90,6 +74,12 @@ RULES = {
     "tol": ABOVE_ZERO,
     "C": ABOVE_ZERO,
     "beta1": (lambda value: 0 <= value < 1, "give a number from 0, below 1"),
+    "augment": (
+        lambda value: set(value.split("+")) <= set(AUGMENTATIONS),
+        f"join some of {', '.join(AUGMENTATIONS)} by +, or leave it empty",
+    ),
+    "lr_decay": (lambda value: 0 <= value <= 1, "give a share from 0 to 1"),
+    "real_label": (lambda value: 0 < value <= 1, "give a number above 0, of at most 1"),
     "01.held_out": (lambda value: 0 <= value < 1, "give a share from 0, below 1"),
     "10.held_out": at_least(1),
     "08.size": (lambda value: value >= 4 and value % 4 == 0, "give a multiple of 4"),

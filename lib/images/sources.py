@@ -18,8 +18,6 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from lib.images import faces, pen, rooms
 from lib.images.files import Decode, Described, Files, find_places, first_line
@@ -91,6 +89,9 @@ def find(name: str, size: int, root: Path, split: str) -> tuple[str, Callable[[]
 
 def _digits(size: int) -> Known:
     """scikit-learn's 1,797 digits of 8x8, at 3/4 of the image's side on its background, 1,297 to train on."""
+    from sklearn.datasets import load_digits  # seconds of import, which a batch that is only checked does without
+    from sklearn.model_selection import train_test_split
+
     data = load_digits()
     small = np.rint(data.images * (255 / 16)).astype(np.uint8)
     test = set(train_test_split(range(len(small)), test_size=500, stratify=data.target, random_state=0)[1])
