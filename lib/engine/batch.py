@@ -41,7 +41,9 @@ def run(batch: Batch, place: Machine, only: Sequence[str] = (), rerun: Sequence[
     wanted, waiting = choose(batch, only, rerun)
     print(f"{batch.path.name}: {len(waiting)} of {len(wanted)} rows to run", flush=True)
     place.prepare(waiting.values())
-    meant = {name: {"run_id": row.run_id, "departs": row.departs} for name, row in batch.rows.items()}
+    meant = {
+        name: {"run_id": row.run_id, "level": row.level, "departs": row.departs} for name, row in batch.rows.items()
+    }
     tables.claim(batch.name, batch.path, meant)
     failed = work_through(waiting, write_plan(batch, waiting), place) if waiting else set()
     try:

@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from lib.engine import rules
-from lib.study import identity, manifest, paths, runs
+from lib.study import identity, manifest, paths, runs, tables
 
 # gpu_mb is the part of the card that is taken, without it the whole; runtime is for a cluster
 RESOURCES = {"gpu": "cards, 0 or 1", "gpu_mb": "MiB of a card", "mem_mb": "MiB", "runtime": "minutes"}
@@ -34,6 +34,7 @@ class Row:
     needs: tuple[str, ...]  # names of all rows that must be finished first
     run_id: str
     identity: dict[str, str]  # what the run id is a digest of
+    level: str = ""  # of evidence, one of tables.LEVELS
     departs: str = ""  # how the row's setting differs from the published one's
     threads: int = 1
     resources: dict[str, int] = field(default_factory=dict)
@@ -140,9 +141,10 @@ def load(path: str | Path) -> Batch:
     with at(path):
         content = _read(path)
     given, defaults, drafts, rows = content["rows"], content.get("defaults", {}), {}, {}
+    shared = {"level": content["level"]} if "level" in content else {}
     for name, row in given.items():
         with at(path, name):
-            drafts[name] = _draft(name, row, given, defaults)
+            drafts[name] = _draft(name, shared | row if isinstance(row, dict) else row, given, defaults)
     try:
         order = list(TopologicalSorter({name: draft["needs"] for name, draft in drafts.items()}).static_order())
     except CycleError as error:
@@ -177,7 +179,7 @@ def _read(path: Path) -> dict:
         raise ValueError(f"line {mark.line + 1 if mark else '?'}: {getattr(error, 'problem', 'no YAML')}") from error
     if not isinstance(content, dict) or not isinstance(content.get("rows"), dict):
         raise ValueError("needs `rows:`, each NAME: {notebook: ..., parameters: {...}}")
-    _only(content, "description", "defaults", "rows")
+    _only(content, "description", "level", "defaults", "rows")
     defaults = content.get("defaults", {})
     if not isinstance(defaults, dict) or not all(isinstance(values, dict) for values in defaults.values()):
         raise ValueError("defaults: NOTEBOOK: {parameter: value}")
@@ -201,11 +203,12 @@ def _draft(name: object, row: object, rows: dict, defaults: dict) -> dict:
     if not isinstance(row, dict) or row.get("notebook") not in identity.notebooks():
         notebook = row.get("notebook") if isinstance(row, dict) else row
         raise ValueError(f"unknown notebook {notebook!r}: choose one of {', '.join(identity.notebooks())}")
-    _only(row, "notebook", "parameters", "after", "departs", "threads", *RESOURCES)
+    _only(row, "notebook", "parameters", "after", "level", "departs", "threads", *RESOURCES)
     if not isinstance(row.get("parameters", {}), dict):
         raise ValueError("parameters: {name: value}")
     if not isinstance(row.get("departs", ""), str):
         raise ValueError("departs: how the row's setting differs from the published one's, in words")
+    _check_level(row)
     for key, meaning in {"threads": "cores, at least 1", **RESOURCES}.items():
         value = row.get(key, 1)
         if type(value) is not int or value < (key == "threads") or (key == "gpu" and value > 1):
@@ -223,6 +226,18 @@ def _draft(name: object, row: object, rows: dict, defaults: dict) -> dict:
     parameters = defaults.get(row["notebook"], {}) | row.get("parameters", {})
     upstream = [found for value in parameters.values() if (found := _upstream(value, rows))]
     return row | {"parameters": parameters, "after": after, "needs": {*after, *upstream}}
+
+
+def _check_level(row: dict) -> None:
+    """Refuse a row that does not say how far its evidence reaches, and a direct one that departs."""
+    if "level" not in row:
+        raise ValueError(
+            f"no level of evidence: give `level:`, one of {', '.join(tables.LEVELS)}, to it or to the batch"
+        )
+    if row["level"] not in list(tables.LEVELS):  # which may be no text at all
+        raise ValueError(f"level = {row['level']!r}: choose one of {', '.join(tables.LEVELS)}")
+    if row["level"] == "direct" and row.get("departs"):
+        raise ValueError(f"level = 'direct', but it departs: {row['departs']}")
 
 
 def _upstream(value: object, rows: dict) -> str | None:
@@ -256,6 +271,7 @@ def _resolve(name: str, draft: dict, rows: dict[str, Row], of_images: Callable[[
         run_id=f"{notebook}-{identity.digest(told)}",
         identity=told,
         precision=identity.find_precision(checked.get("precision", ""), on_gpu),
+        level=draft["level"],
         departs=draft.get("departs", ""),
         threads=draft.get("threads", 1),
         resources={key: draft[key] for key in RESOURCES if key in draft},

@@ -2,24 +2,28 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
-from lib.study import paths
+from lib.study import paths, tables
 
 CLAIMS = paths.ROOT / "data" / "claims.yaml"
-LEVELS = {
-    "direct": "the published data, net and protocol",
-    "authors": "the net that the authors released, measured here",
-    "conceptual": "the same claim on nets trained here, on real images, other or fewer than the paper's",
-    "toy": "drawn or embedded images, small nets: shows the instrument, decides nothing",
-}
 KINDS = ("figure", "statement")
 CRITERION = re.compile(r"(above|below|at least|at most|within) (-?\d+(?:\.\d+)?)")
 ENTRY = re.compile(r"([\w.-]+/[\w.-]+)(?: (minus|over) ([\w.-]+/[\w.-]+))?")
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A failure of a claim: a metric of the deciding rows or of rows of its own, or a value known without a run."""
+
+    metric: str = ""
+    rows: list[str] = field(default_factory=list)
+    against: str = ""
+    value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -29,19 +33,28 @@ class Measure:
     metric: str
     criterion: str
     unit: str
-    rows: Mapping[str, list[str]]
+    rows: list[str]
+    planted: Planted
     against: str = ""
     published: str = ""
-    planted: str = ""
     bound: str = ""
 
+    def failure(self) -> "Measure | None":
+        """Return the planted failure as a measure, None where its value is known."""
+        planted = self.planted
+        if planted.value is not None:
+            return None
+        metric = planted.metric or self.metric
+        against = planted.against or self.against or self.metric
+        return replace(self, metric=metric, rows=planted.rows or self.rows, against=against)
+
     def runs(self) -> list[tuple[str, str]]:
-        """Return every run that the measure reads, and the metric that it reads there."""
+        """Return every run that the measure reads, and the metric that it reads there; its planted failure's not."""
         found = []
-        for entry in (entry for entries in self.rows.values() for entry in entries):
+        for entry in self.rows:
             first, _, second = ENTRY.fullmatch(entry).groups()
-            found += [(first, self.metric)] + [(second, self.against or self.metric)] * bool(second)
-            found += [(first, self.planted)] * bool(self.planted)
+            found += [(first, metric) for metric in parts_of(self.metric)]
+            found += [(second, metric) for metric in parts_of(self.against or self.metric) if second]
         return found
 
 
@@ -49,6 +62,7 @@ class Measure:
 class Claim:
     """A figure or a statement, and what decides it."""
 
+    part: str  # of the paper
     id: str
     words: str
     source: str
@@ -64,11 +78,12 @@ class Claim:
 def load(path: Path = CLAIMS) -> dict[str, Claim]:
     """Return the claims by id. Raises ValueError that names the claim and what is wrong with it."""
     figures, found = published().index, {}
-    for given in yaml.safe_load(path.read_text())["claims"]:
+    listed = yaml.safe_load(path.read_text())["claims"]
+    for part, given in ((part, given) for part, claims in listed.items() for given in claims):
         name = given.get("id", "without an id")
         try:
-            measures = [Measure(**measure) for measure in given.get("measures", ())]
-            claim = Claim(**given | {"measures": measures})
+            measures = [_measure(measure) for measure in given.get("measures", ())]
+            claim = Claim(part=part, **given | {"measures": measures})
             _check(claim, figures)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path.name}: claim {name}: {error}") from error
@@ -78,12 +93,20 @@ def load(path: Path = CLAIMS) -> dict[str, Claim]:
     return found
 
 
+def _measure(given: dict) -> Measure:
+    if not given.get("planted"):
+        raise ValueError(
+            f"no planted failure fails {given.get('metric')!r}: a criterion that nothing fails says nothing"
+        )
+    return Measure(**given | {"planted": Planted(**given["planted"])})
+
+
 def _check(claim: Claim, figures: pd.Index) -> None:
     if claim.kind not in KINDS:
         raise ValueError(f"kind {claim.kind!r} is none of {', '.join(KINDS)}")
     if bool(claim.measures) == bool(claim.untested):
         raise ValueError("has either measures, or says in `untested` why it has none")
-    if claim.measures and not (claim.why and (claim.fails or claim.kind == "figure")):
+    if claim.measures and not (claim.why and claim.fails):
         raise ValueError("says in `why` what the criterion rests on, and in `fails` which failure does not meet it")
     for measure in claim.measures:
         if not CRITERION.fullmatch(measure.criterion):
@@ -92,22 +115,28 @@ def _check(claim: Claim, figures: pd.Index) -> None:
             raise ValueError(f"{measure.published!r} is no figure of published.csv")
         if not measure.rows:
             raise ValueError(f"no row decides {measure.metric!r}")
-        for level, entries in measure.rows.items():
-            if level not in LEVELS:
-                raise ValueError(f"level {level!r} is none of {', '.join(LEVELS)}")
-            if wrong := [entry for entry in entries if not ENTRY.fullmatch(entry)]:
-                raise ValueError(f"{wrong[0]!r} is no row: BATCH/ROW, or two of them with `minus` or `over` between")
-            if twice := [entry for entry in entries if entries.count(entry) > 1]:
-                raise ValueError(f"{twice[0]} counts twice: one value per training")
+        if wrong := [entry for entry in [*measure.rows, *measure.planted.rows] if not ENTRY.fullmatch(entry)]:
+            raise ValueError(f"{wrong[0]!r} is no row: BATCH/ROW, or two of them with `minus` or `over` between")
+        if twice := [entry for entry in measure.rows if measure.rows.count(entry) > 1]:
+            raise ValueError(f"{twice[0]} counts twice: one value per training")
 
 
 def check_records(claims: Mapping[str, Claim], table: pd.DataFrame) -> None:
-    """Raise ValueError, which names the claim, for a metric that no record of its row has."""
+    """Raise ValueError, which names claim and row, for a metric without a record and for a row without a level."""
     recorded = set(zip(runs_of(table), table["metric"], strict=True))
+    levels = dict(zip(runs_of(table), table["level"], strict=True))
     for claim in claims.values():
-        for run, metric in (need for measure in claim.measures for need in measure.runs()):
+        read = [part for measure in claim.measures for part in (measure, measure.failure()) if part]
+        for run, metric in (need for measure in read for need in measure.runs()):
             if (run, metric) not in recorded:
                 raise ValueError(f"claim {claim.id}: {run} records no {metric!r}")
+            if levels[run] not in tables.LEVELS:
+                raise ValueError(f"claim {claim.id}: the record of {run} has no level of evidence")
+
+
+def parts_of(metric: str) -> list[str]:
+    """Return the metrics that `M less N` reads."""
+    return metric.split(" less ")
 
 
 def published() -> pd.DataFrame:

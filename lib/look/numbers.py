@@ -152,7 +152,7 @@ def to_markdown(table: pd.DataFrame) -> str:
         contents.append(f"- [{title}](#{_anchor(title)})")
         if title == "Claims":
             contents += [f"  - [{claim.words}](#{claim.id}): {judged['verdict'][claim.id]}" for claim in known.values()]
-    levels = "\n".join(f"- *{TITLES[level]}*: {meaning}" for level, meaning in claims.LEVELS.items())
+    levels = "\n".join(f"- *{TITLES[level]}*: {meaning}" for level, meaning in tables.LEVELS.items())
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in parts.items())
     return "\n\n".join([INTRODUCTION, levels, "## Contents", "\n".join(contents), body]) + "\n"
 
@@ -183,7 +183,7 @@ def _claim(claim: claims.Claim, values: pd.DataFrame, line: object) -> str:
     ]
     levels = [
         f"{TITLES[level]}: {getattr(line, level)}"
-        for level in claims.LEVELS
+        for level in tables.LEVELS
         if getattr(line, level) != verdicts.NOT_TESTED
     ]
     said.append(f"**{line.verdict}**" + (f" ({'; '.join(levels)})." if levels else f". {line.why}"))

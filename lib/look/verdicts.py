@@ -1,13 +1,13 @@
 """Judge each claim of data/claims.yaml by the records of the runs that decide it.
 
-A replication says how far its evidence reaches: LEVELS, from the strongest. Each training gives one value, which lies
-for the claim where its whole interval meets the criterion, against it where none of the interval does, and is open
+A replication says how far its evidence reaches: tables.LEVELS, from the strongest. Each training gives one value, which
+lies for the claim where its whole interval meets the criterion, against it where none of the interval does, and is open
 where the interval reaches both. Values all for the claim support it, values all against contradict it, any others are
 mixed; the strongest level that has a value decides, and no weaker one overrules it.
 
-A value does not count where a failure that was made on purpose meets the criterion too, where it has no interval and
-too few trainings stand beside it, or where its interval is of too few draws. A published figure is met within a margin
-on both sides: far above it is another measurement.
+A value does not count where a planted failure meets the criterion too, where it has no interval and too few trainings
+stand beside it, or where its interval is of too few draws. A published figure is met within a margin on both sides: far
+above it is another measurement.
 """
 
 import re
@@ -16,8 +16,9 @@ from math import exp, hypot, log, nan
 
 import pandas as pd
 
-from lib.look.claims import CRITERION, ENTRY, LEVELS, Claim, Measure, published, runs_of
+from lib.look.claims import CRITERION, ENTRY, Claim, Measure, parts_of, published, runs_of
 from lib.study.chance import interval_of_mean
+from lib.study.tables import LEVELS
 
 SUPPORTED, CONTRADICTED, MIXED, NOT_TESTED = VERDICTS = ("supported", "contradicted", "mixed", "not tested")
 FOR, AGAINST, OPEN = "for", "against", "open"
@@ -41,14 +42,33 @@ def measure_all(claims: Mapping[str, Claim], table: pd.DataFrame) -> pd.DataFram
     for claim in claims.values():
         for measure in claim.measures:
             target = figures[measure.published] if measure.published else 0.0
-            for level, entries in measure.rows.items():
-                known = {"claim": claim.id, "metric": measure.metric, "unit": measure.unit, "level": level}
-                values = _pool([value for entry in entries if (value := _value(entry, measure, numbers, target))])
+            met = planted_met(measure, numbers, target)
+            for values in _by_level(measure, numbers, target):
                 alone = sum(pd.isna(value["low"]) for value in values) < LEAST_TRAININGS or claim.kind == "figure"
                 for value in values:
-                    side, why = judge_value(value, measure, level, alone)
+                    side, why = judge_value(value, measure, met, alone)
+                    known = {"claim": claim.id, "metric": measure.metric, "unit": measure.unit}
                     lines.append(known | value | {"criterion": measure.criterion, "side": side, "why": why})
     return pd.DataFrame(lines, columns=VALUES)
+
+
+def _by_level(measure: Measure, numbers: Mapping, target: float) -> list[list[dict]]:
+    """Return the values of a measure, those of one level together, the strongest first."""
+    found = [value for entry in measure.rows if (value := _value(entry, measure, numbers, target))]
+    return [_pool([value for value in found if value["level"] == level]) for level in LEVELS]
+
+
+def planted_met(measure: Measure, numbers: Mapping, target: float) -> set[str]:
+    """Return the runs whose value does not count, since a planted failure meets the criterion too.
+
+    A failure of the deciding rows themselves disqualifies its own; one from elsewhere, or of a known value, all.
+    """
+    if measure.planted.value is not None:
+        value = measure.planted.value - target
+        return set(measure.rows) if side(value, value, value, measure.criterion) == FOR else set()
+    failures = [value for values in _by_level(measure.failure(), numbers, target) for value in values]
+    met = {value["run"] for value in failures if side(*_ends(value), measure.criterion) == FOR}
+    return set(measure.rows) if met and measure.planted.rows else met
 
 
 def _lines(table: pd.DataFrame) -> list[dict]:
@@ -66,22 +86,40 @@ def marks_of(table: pd.DataFrame) -> list[str]:
 def _value(entry: str, measure: Measure, numbers: Mapping, target: float) -> dict | None:
     """Return the value of BATCH/ROW, or of two of them, as it stands in the records; None where one is not there."""
     first, how, second = ENTRY.fullmatch(entry).groups()
-    a, b = numbers.get((first, measure.metric)), numbers.get((second, measure.against or measure.metric))
+    a, b = _number(first, measure.metric, numbers), _number(second, measure.against or measure.metric, numbers)
     if a is None or (second and b is None):
         return None
-    planted = numbers.get((first, measure.planted))
-    known = {"run": entry, "planted": planted and planted["value"], "how": how or "", "marks": a["marks"]}
+    known = {"run": entry, "how": how or "", "marks": a["marks"], "level": a["level"]}
     known["unlike"] = bool(second) and _images(a) != _images(b)
-    value, low, high = _interval(a)
+    value, low, high = _ends(a)
     if how == "over":
-        return known | {"value": value / _interval(b)[0], "low": nan, "high": nan}
-    if how == "minus":  # as if independent: too wide where both share images or draws
-        other, other_low, other_high = _interval(b)
-        down, up = hypot(value - low, other_high - other), hypot(high - value, other - other_low)
-        value = value - other
-        low, high = value - down, value + up
+        return known | {"value": value / b["value"], "low": nan, "high": nan}
+    if how == "minus":
+        value, low, high = _minus(a, b)
         known["marks"] = "".join(sorted(set(a["marks"] + b["marks"])))
     return known | {"value": value - target, "low": low - target, "high": high - target}
+
+
+def _number(run: str | None, metric: str, numbers: Mapping) -> dict | None:
+    """Return a metric's line in a run's record, or that of `M less N`; None where there is none."""
+    lines = [numbers.get((run, part)) for part in parts_of(metric)]
+    if None in lines:
+        return None
+    first, *others = [line | dict(zip(("value", "low", "high"), _interval(line), strict=True)) for line in lines]
+    for other in others:
+        first |= dict(zip(("value", "low", "high"), _minus(first, other), strict=True))
+    return first
+
+
+def _minus(a: Mapping, b: Mapping) -> tuple[float, float, float]:
+    """Return a difference and its interval, as if both were independent: too wide where they share images or draws."""
+    (value, low, high), (other, other_low, other_high) = _ends(a), _ends(b)
+    down, up = hypot(value - low, other_high - other), hypot(high - value, other - other_low)
+    return value - other, value - other - down, value - other + up
+
+
+def _ends(line: Mapping) -> tuple[float, float, float]:
+    return line["value"], line["low"], line["high"]
 
 
 def _images(line: Mapping) -> tuple[str, ...]:
@@ -110,12 +148,12 @@ def _pool(values: list[dict]) -> list[dict]:
     return [value for value in values if value not in bare] + [pooled]
 
 
-def judge_value(value: Mapping, measure: Measure, level: str, alone: bool) -> tuple[str, str]:
+def judge_value(value: Mapping, measure: Measure, met: set[str], alone: bool) -> tuple[str, str]:
     """Return on which side of the criterion a value lies, or "" and the reason why it does not count.
 
-    alone: no interval, and too few trainings beside it.
+    met: runs whose planted failure meets the criterion too. alone: no interval, and too few trainings beside it.
     """
-    if value["planted"] is not None and side(value["planted"], nan, nan, measure.criterion) == FOR:
+    if met.intersection(value["run"].split("; ")):
         return "", "a planted failure meets the criterion too"
     if value["unlike"]:
         return "", "the two were measured on other images"
@@ -123,7 +161,7 @@ def judge_value(value: Mapping, measure: Measure, level: str, alone: bool) -> tu
         return "", "no interval, or one of too few draws or trainings"
     found = side(value["value"], value["low"], value["high"], measure.criterion)
     if found == AGAINST and value["value"] < 0:
-        if level == measure.bound:
+        if value["level"] == measure.bound:
             return OPEN, "a lower bound"
         if measure.published and DAMAGED in value["marks"] and value["value"] > -DAMAGE:
             return OPEN, "the JPEG copy may cost as much"

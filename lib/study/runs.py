@@ -88,13 +88,13 @@ def start(notebook: str, namespace: Mapping) -> Run:
     if row and parameters != identity.check(notebook, row["parameters"]):
         raise ValueError(f"{notebook} has other parameters than row {row['row']} of the plan: {parameters}")
     if not row:
-        row = {"batch": "", "row": "", "departs": "run by hand", "commit": commit()}
+        row = {"batch": "", "row": "", "level": "", "departs": "run by hand", "commit": commit()}
         row["identity"] = identity.identity_of(notebook, parameters)
         row["run_id"] = f"{notebook}-{identity.digest(row['identity'])}"
     run = Run(row["run_id"], notebook, parameters)
     os.environ["STUDY_RUN"] = run.id  # for a training to note who uses it
     run.about = {"run_id": run.id, "notebook": notebook, "batch": row["batch"], "row": row["row"]}
-    run.about |= {"parameters": parameters, "departs": row["departs"], "commit": row["commit"]}
+    run.about |= {"parameters": parameters, "level": row["level"], "departs": row["departs"], "commit": row["commit"]}
     run.about |= {"chosen": [name for name in defaults if parameters[name] != defaults[name]]}
     run.about |= {"identity": row["identity"], "code": _code_of(notebook, parameters)}
     folder = paths.runs() / run.id

@@ -14,16 +14,23 @@ import pandas as pd
 from lib.study import identity, paths, runs
 from lib.study.runs import NUMBERS
 
+LEVELS = {  # how far evidence reaches, the strongest first
+    "direct": "the published data, net and protocol",
+    "authors": "the net that the authors released, measured here",
+    "conceptual": "the same claim on nets trained here, on real images, other or fewer than the paper's",
+    "toy": "drawn or embedded images, small nets: shows the instrument, decides nothing",
+}
 COLUMNS = [
     "run_id", "notebook", "batch", "row", "data", "seed", "commit", "code", "device", "seconds", "peak_mb",
-    "metric", "value", "low", "high", "published", "note", "departs",
+    "metric", "value", "low", "high", "published", "note", "level", "departs",
 ]  # fmt: skip
 
 
 def claim(batch: str, path: Path, rows: Mapping[str, Mapping]) -> None:
     """Write down what each row of a batch file means now: another parameter value is another run.
 
-    batch: its name in the table. rows: name -> run_id, and `departs`, in which it differs from the published setting.
+    batch: its name in the table. rows: name -> run_id, `level` of evidence, and `departs`, in which it differs from the
+    published setting.
     """
     entry = {"batch": batch, "path": str(path), "rows": rows}
     name = f"{path.stem}-{identity.digest(str(path))}.json"
@@ -31,7 +38,10 @@ def claim(batch: str, path: Path, rows: Mapping[str, Mapping]) -> None:
 
 
 def claimed(batch: str = "") -> dict[tuple[str, str], dict]:
-    """Return what the rows of the batches run here mean: (batch, row) -> run_id, departs. batch: only this one's."""
+    """Return what the rows of the batches run here mean: (batch, row) -> run_id, level, departs.
+
+    batch: only this one's.
+    """
     files = sorted((paths.runs() / "claims").glob("*.json"))
     entries = (json.loads(path.read_text(encoding="utf-8")) for path in files)
     found = ((entry["batch"], row, meant) for entry in entries for row, meant in entry["rows"].items())
@@ -66,7 +76,8 @@ def _made_here() -> Iterator[dict]:
     meant = claimed()
     for (batch, row), entry in meant.items():
         if (metrics := paths.runs() / entry["run_id"] / "metrics.json").exists():
-            yield runs.read_metrics(metrics) | {"batch": batch, "row": row, "departs": entry.get("departs", "")}
+            said = {"level": entry.get("level", ""), "departs": entry.get("departs", "")}
+            yield runs.read_metrics(metrics) | {"batch": batch, "row": row} | said
     told = {batch for batch, _ in meant} | {entry["run_id"] for entry in meant.values()}
     for path in sorted(paths.runs().glob("*/metrics.json")):
         record = runs.read_metrics(path)

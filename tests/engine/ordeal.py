@@ -24,7 +24,7 @@ def shared_batches(study: Study, count: int, shared: int) -> list[Path]:
     for folder, lines in (("p", first), ("q", second)):
         (study.folder / folder).mkdir()
         written.append(study.folder / folder / "mine.yaml")
-        written[-1].write_text("\n".join(["rows:", *lines]))
+        written[-1].write_text("\n".join(["level: toy", "rows:", *lines]))
     return written
 
 

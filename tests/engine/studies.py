@@ -85,7 +85,9 @@ class Study:
 
     def write(self, content, name="quick"):
         path = self.folder / f"{name}.yaml"
-        path.write_text(content if isinstance(content, str) else yaml.safe_dump({"rows": content}, sort_keys=False))
+        if not isinstance(content, str):
+            content = yaml.safe_dump({"level": "toy", "rows": content}, sort_keys=False)
+        path.write_text(content)
         return path
 
     def start(self, *arguments):

@@ -21,7 +21,7 @@ from lib.study import manifest, paths
 
 # --- what is refused before anything runs
 
-GOOD_ROW = "rows:\n  a: {notebook: 01_good"
+GOOD_ROW = "rows:\n  a: {level: toy, notebook: 01_good"
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,25 @@ GOOD_ROW = "rows:\n  a: {notebook: 01_good"
         (GOOD_ROW + ", parameters: {net: 'run:a'}}", "rows wait for each other: a before a"),
         (GOOD_ROW + ", after: [b]}", "row a: after: there is no row 'b'"),
         (GOOD_ROW + ", after: b}", "row a: after: [row, ...] or all"),
-        (GOOD_ROW + ", after: [b]}\n  b: {notebook: 01_good, after: all}", "rows wait for each other: "),
-        (GOOD_ROW + ", thread: 2}", "row a: unknown key 'thread': known are notebook, parameters, after, departs"),
+        (GOOD_ROW + ", after: [b]}\n  b: {level: toy, notebook: 01_good, after: all}", "rows wait for each other: "),
+        (
+            GOOD_ROW + ", thread: 2}",
+            "row a: unknown key 'thread': known are notebook, parameters, after, level, departs",
+        ),
+        (
+            "rows:\n  a: {notebook: 01_good}",
+            "row a: no level of evidence: give `level:`, one of direct, authors, conceptual",
+        ),
+        (GOOD_ROW + "}\n  b: {notebook: 02_bad}", "row b: no level of evidence: give `level:`"),
+        (
+            "level: high\nrows:\n  a: {notebook: 01_good}",
+            "row a: level = 'high': choose one of direct, authors, conceptual",
+        ),
+        ("rows:\n  a: {notebook: 01_good, level: [toy]}", "row a: level = ['toy']: choose one of direct"),
+        (
+            "level: direct\nrows:\n  a: {notebook: 01_good, departs: a bit}",
+            "row a: level = 'direct', but it departs: a bit",
+        ),
         (GOOD_ROW + ", threads: 0}", "row a: threads = 0: give a number of cores, at least 1"),
         (GOOD_ROW + ", gpu: 2}", "row a: gpu = 2: give a number of cards, 0 or 1"),
         (GOOD_ROW + ", gpu: 1, gpu_mb: 8G}", "row a: gpu_mb = '8G': give a number of MiB of a card"),
@@ -49,7 +66,10 @@ GOOD_ROW = "rows:\n  a: {notebook: 01_good"
         (GOOD_ROW + ", departs: 3}", "row a: departs: how the row's setting differs"),
         (GOOD_ROW + ", mem_mb: 2G}", "row a: mem_mb = '2G': give a number of MiB"),
         (GOOD_ROW + "}\n  a: {notebook: 02_bad}", "line 2: a is given twice"),
-        (GOOD_ROW + "}\n  b: {notebook: 01_good, parameters: {steps: 3}}", "row b: is the same run as row a"),
+        (
+            GOOD_ROW + "}\n  b: {level: toy, notebook: 01_good, parameters: {steps: 3}}",
+            "row b: is the same run as row a",
+        ),
         (GOOD_ROW + "}\n  no: {notebook: 02_bad}", 'line 3: YAML reads no as false; write false, or "no" for the text'),
         (GOOD_ROW + "}\n  ../b: {notebook: 02_bad}", "row ../b: a row is named with"),
         (GOOD_ROW + "}\ndefaults: {02_bad: {how: exit}}", "defaults for '02_bad', which no row runs"),
@@ -86,14 +106,16 @@ def test_a_row_is_resolved(here):
     made = rows.load(
         here.write("""
 defaults: {01_good: {lr: 1}}
+level: conceptual
 rows:
-  last: {notebook: 02_bad, after: all}
+  last: {notebook: 02_bad, after: all, level: toy}
   walk: {notebook: 01_good, parameters: {net: "run:train", lr: 2}, gpu: 1, gpu_mb: 9, mem_mb: 9, runtime: 5, threads: 2}
   train: {notebook: 01_good}
 """)
     ).rows
     assert list(made) == ["train", "walk", "last"], "in an order in which they can run"
     assert made["train"].parameters == {"lr": 1.0}
+    assert [made[name].level for name in ("train", "walk", "last")] == ["conceptual", "conceptual", "toy"]
     assert made["walk"].parameters == {"lr": 2.0, "net": f"run:{made['train'].run_id}"}
     assert (made["walk"].needs, made["walk"].after, made["walk"].threads) == (("train",), (), 2)
     assert made["walk"].resources == {"gpu": 1, "gpu_mb": 9, "mem_mb": 9, "runtime": 5}

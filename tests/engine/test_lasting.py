@@ -27,7 +27,7 @@ def test_batch_files_of_one_name_are_two(study):
     first, second = study.folder / "p" / "mine.yaml", study.folder / "q" / "mine.yaml"
     for steps, path in enumerate((first, second), 1):
         path.parent.mkdir()
-        path.write_text(f"rows:\n  a: {{notebook: 01_good, parameters: {{steps: {steps}}}}}\n")
+        path.write_text(f"level: toy\nrows:\n  a: {{notebook: 01_good, parameters: {{steps: {steps}}}}}\n")
         assert study.call("run", path).returncode == 0
     table = (study.runs / "table.csv").read_text()
     assert sorted(re.findall(r",steps,(\d)", table)) == ["1", "2"]

@@ -127,7 +127,7 @@ def test_an_nvidia_smi_that_complains_stops_nothing(box, said, cards):
 
 def row(name="a", threads=1, **resources):
     parameters = {"device": resources.pop("device", "auto")}
-    return Row(name, "01_good", parameters, (), (), f"01_good-{name}", {}, "", threads, resources)
+    return Row(name, "01_good", parameters, (), (), f"01_good-{name}", {}, threads=threads, resources=resources)
 
 
 def test_what_has_no_card_is_told_or_refused(box, monkeypatch, capsys):

@@ -71,7 +71,7 @@ def test_a_card_is_not_held_for_nothing(device):
 
 def test_a_card_is_for_a_notebook_that_has_a_device(tmp_path):
     path = tmp_path / "cards.yaml"
-    path.write_text("rows:\n  a: {notebook: 99_verdicts, gpu: 1}\n")
+    path.write_text("rows:\n  a: {notebook: 99_verdicts, level: toy, gpu: 1}\n")
     with pytest.raises(ValueError, match="^cards.yaml, row a: gpu: 1, but 99_verdicts computes on the CPU"):
         rows.load(path)
 
@@ -122,7 +122,7 @@ def test_the_lines_of_the_table_are_the_notebooks():
 )  # fmt: skip
 def test_numbers_that_mean_others(tmp_path, written, message):
     path = tmp_path / "b.yaml"
-    path.write_text(f"rows:\n  a: {{notebook: 01_train_gan, parameters: {{{written} }}}}\n")
+    path.write_text(f"rows:\n  a: {{notebook: 01_train_gan, level: toy, parameters: {{{written} }}}}\n")
     with pytest.raises(ValueError, match=re.escape(message)):
         rows.load(path)
 
@@ -130,6 +130,7 @@ def test_numbers_that_mean_others(tmp_path, written, message):
 def test_numbers_that_mean_what_they_say(tmp_path):
     path = tmp_path / "b.yaml"
     path.write_text(
+        "level: toy\n"
         "rows:\n  a: {notebook: 01_train_gan, parameters: {seed: 1_000, lr: 1.0e-3, epochs: 2, split: '010'}}\n"
     )
     given = rows.load(path).rows["a"].parameters

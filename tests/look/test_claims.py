@@ -19,25 +19,39 @@ CLAIM = {
     "notebook": "05_cifar10_probe",
     "why": "so",
     "fails": "a random net",
-    "measures": [{"metric": "m", "criterion": "above 0", "unit": "points", "rows": {"toy": ["b/one minus b/two"]}}],
+    "measures": [
+        {
+            "metric": "m",
+            "criterion": "above 0",
+            "planted": {"value": 0},
+            "unit": "points",
+            "rows": ["b/one minus b/two"],
+        }
+    ],
 }
 
 
 def load(tmp_path, *given):
     path = tmp_path / "claims.yaml"
-    path.write_text(yaml.safe_dump({"claims": list(given)}))
+    path.write_text(yaml.safe_dump({"claims": {"Features": list(given)}}))
     return claims.load(path)
 
 
 def test_a_claim_is_read_as_it_stands(tmp_path):
     claim = load(tmp_path, CLAIM)["a"]
-    assert claim.words == "A is more than b"
+    assert (claim.part, claim.words) == ("Features", "A is more than b")
     assert claim.measures[0].runs() == [("b/one", "m"), ("b/two", "m")]
 
 
 def test_a_measure_reads_what_it_names():
-    measure = claims.Measure("m", "above 0", "", {"toy": ["b/x over b/y", "b/z"]}, against="n", planted="p")
-    assert measure.runs() == [("b/x", "m"), ("b/y", "n"), ("b/x", "p"), ("b/z", "m"), ("b/z", "p")]
+    planted = claims.Planted("p less q", ["b/z"])
+    measure = claims.Measure("m", "above 0", "", ["b/x over b/y", "b/z"], planted, against="n")
+    assert measure.runs() == [("b/x", "m"), ("b/y", "n"), ("b/z", "m")]
+    assert measure.failure().runs() == [("b/z", "p"), ("b/z", "q")]
+    of_the_same = claims.Measure("m", "above 0", "", ["b/x over b/y"], claims.Planted("p"), against="n").failure()
+    assert of_the_same.runs() == [("b/x", "p"), ("b/y", "n")]
+    of_others = claims.Measure("m", "above 0", "", ["b/x"], claims.Planted("", ["b/x minus b/y"], "o")).failure()
+    assert of_others.runs() == [("b/x", "m"), ("b/y", "o")]
 
 
 @pytest.mark.parametrize(
@@ -62,11 +76,13 @@ def test_a_faulty_claim_is_refused_by_name(tmp_path, change, error):
         ({"criterion": "more than 3"}, "claim a: criterion 'more than 3' cannot be read"),
         ({"criterion": "above zero"}, "cannot be read"),
         ({"criterion": "above 0 points"}, "cannot be read"),
-        ({"rows": {}}, "claim a: no row decides 'm'"),
-        ({"rows": {"strong": ["b/one"]}}, "claim a: level 'strong' is none of direct, authors, conceptual, toy"),
-        ({"rows": {"toy": ["one"]}}, "claim a: 'one' is no row"),
-        ({"rows": {"toy": ["b/one plus b/two"]}}, "claim a: 'b/one plus b/two' is no row"),
-        ({"rows": {"toy": ["b/one", "b/one"]}}, "claim a: b/one counts twice: one value per training"),
+        ({"rows": []}, "claim a: no row decides 'm'"),
+        ({"rows": ["one"]}, "claim a: 'one' is no row"),
+        ({"rows": ["b/one plus b/two"]}, "claim a: 'b/one plus b/two' is no row"),
+        ({"rows": ["b/one", "b/one"]}, "claim a: b/one counts twice: one value per training"),
+        ({"planted": {}}, "claim a: no planted failure fails 'm'"),
+        ({"planted": {"rows": ["one"]}}, "claim a: 'one' is no row"),
+        ({"planted": {"strength": 1}}, "claim a: .*strength"),
         ({"weight": 3}, "claim a: .*weight"),
     ],
 )
@@ -86,8 +102,18 @@ def test_a_claim_given_twice_is_refused(tmp_path):
 
 
 def test_a_metric_that_no_record_has_is_refused_by_name(tmp_path):
-    table = pd.DataFrame({"batch": ["b", "b"], "row": ["one", "two"], "metric": ["m", "n"]})
+    table = pd.DataFrame({"batch": ["b", "b"], "row": ["one", "two"], "metric": ["m", "n"], "level": "toy"})
     with pytest.raises(ValueError, match="claim a: b/two records no 'm'"):
+        claims.check_records(load(tmp_path, CLAIM), table)
+    planted = {"planted": {"metric": "p", "rows": ["b/one"]}, "rows": ["b/one"]}
+    with pytest.raises(ValueError, match="claim a: b/one records no 'p'"):
+        claims.check_records(load(tmp_path, CLAIM | {"measures": [CLAIM["measures"][0] | planted]}), table)
+
+
+@pytest.mark.parametrize("level", ["", None, "strong"])
+def test_a_row_without_a_level_is_refused_by_name(tmp_path, level):
+    table = pd.DataFrame({"batch": "b", "row": ["one", "two"], "metric": "m", "level": ["toy", level]})
+    with pytest.raises(ValueError, match="claim a: the record of b/two has no level of evidence"):
         claims.check_records(load(tmp_path, CLAIM), table)
 
 
@@ -96,6 +122,13 @@ def test_the_claims_of_this_study():
     assert 25 <= len(found) <= 40
     claims.check_records(found, pd.read_csv(paths.TABLE))
     assert {claim.notebook for claim in found.values()} <= set(identity.notebooks())
+
+
+def test_kept_records_have_the_level_that_their_row_has_now():
+    batches = {path.stem: yaml.safe_load(path.read_text()) for path in (paths.ROOT / "batches").glob("*.yaml")}
+    for path in paths.KEPT.glob("*/*/metrics.json"):
+        batch, row = batches[path.parent.parent.name], path.parent.name
+        assert json.loads(path.read_text())["level"] == batch["rows"][row].get("level", batch["level"]), path
 
 
 def test_git_keeps_the_claims():
@@ -109,11 +142,10 @@ def test_each_training_has_one_value():
     """Two rows of a measure that look at one net are one value, whatever they are called."""
     for claim in claims.load().values():
         for measure in claim.measures:
-            for entries in measure.rows.values():
-                firsts = [paths.KEPT / entry.split(" ")[0] / "metrics.json" for entry in entries]
-                given = [json.loads(path.read_text())["parameters"] for path in firsts]
-                nets = [parameters["net"] for parameters in given if parameters.get("net")]
-                assert len(set(nets)) == len(nets), (claim.id, entries)
+            firsts = [paths.KEPT / entry.split(" ")[0] / "metrics.json" for entry in measure.rows]
+            given = [json.loads(path.read_text()) for path in firsts]
+            nets = [(record["notebook"], net) for record in given if (net := record["parameters"].get("net"))]
+            assert len(set(nets)) == len(nets), (claim.id, measure.rows)
 
 
 def test_the_published_figures():

@@ -1,31 +1,33 @@
 """The rule that turns rows into verdicts, on tables written out by hand."""
 
+from dataclasses import replace
 from math import nan
 
 import pandas as pd
 import pytest
 
 from lib.look import verdicts
-from lib.look.claims import Claim, Measure
+from lib.look.claims import Claim, Measure, Planted, load
+from lib.study import paths
 from lib.study.tables import COLUMNS
 
 
-def line(run, value, low=nan, high=nan, metric="m", note="", data="d", departs=""):
+def line(run, value, low=nan, high=nan, metric="m", note="", data="d", departs="", level="toy"):
     batch, _, row = run.partition("/")
     known = dict(batch=batch, row=row, metric=metric, value=value, low=low, high=high, note=note, data=data)
-    return dict.fromkeys(COLUMNS) | known | {"departs": departs}
+    return dict.fromkeys(COLUMNS) | known | {"departs": departs, "level": level}
 
 
 def judge(lines, *measures, kind="statement", untested=""):
     """The verdict of one claim, its level, and the sides of its values."""
-    claim = Claim("a", "words", "source", "1", kind, "05", "so", "it", untested, list(measures))
+    claim = Claim("part", "a", "words", "source", "1", kind, "05", "so", "it", untested, list(measures))
     values = verdicts.measure_all({"a": claim}, pd.DataFrame(lines))
     (found,) = verdicts.judge({"a": claim}, values).itertuples()
     return found.verdict, found.level, values["side"].tolist()
 
 
-def above(rows, **fields):
-    return Measure("m", "above 0", "points", rows, **fields)
+def measure(*rows, criterion="above 0", planted=None, **fields):
+    return Measure("m", criterion, "points", list(rows), planted or Planted(value=-99), **fields)
 
 
 @pytest.mark.parametrize(
@@ -73,23 +75,25 @@ def test_verdicts(sides, verdict):
 
 
 def test_a_weak_level_does_not_overrule_a_strong_one():
-    lines = [line("b/real", -2, -3, -1), line("b/toy1", 2, 1, 3), line("b/toy2", 2, 1, 3)]
-    measure = above({"conceptual": ["b/real"], "toy": ["b/toy1", "b/toy2"]})
-    assert judge(lines, measure) == ("contradicted", "conceptual", ["against", "for", "for"])
-    assert judge(lines[1:], measure) == ("supported", "toy", ["for", "for"])
-    direct = above({"direct": ["b/toy1"], "authors": ["b/real"]})
-    assert judge(lines, direct)[:2] == ("supported", "direct")
+    lines = [line("b/toy1", 2, 1, 3), line("b/toy2", 2, 1, 3), line("b/real", -2, -3, -1, level="conceptual")]
+    whole = measure("b/toy1", "b/toy2", "b/real")
+    assert judge(lines, whole) == ("contradicted", "conceptual", ["against", "for", "for"])
+    assert judge(lines[:2], whole) == ("supported", "toy", ["for", "for"])
+    assert judge([line("b/toy1", 2, 1, 3, level="direct"), *lines], whole)[:2] == ("contradicted", "conceptual")
+    authors = [line("b/toy1", 2, 1, 3, level="direct"), line("b/real", -2, -3, -1, level="authors")]
+    assert judge(authors, whole)[:2] == ("supported", "direct")
+    assert judge([line("b/toy1", 2, 1, 3, level="")], whole) == ("not tested", "", []), "no level, no evidence"
 
 
 def test_two_seeds_that_differ_are_mixed():
     lines = [line("b/s0", 1.5, 0.9, 2.1), line("b/s1", -0.3, -0.9, 0.3)]
-    assert judge(lines, above({"toy": ["b/s0", "b/s1"]}))[0] == "mixed"
+    assert judge(lines, measure("b/s0", "b/s1"))[0] == "mixed"
 
 
 def test_a_difference_has_the_interval_of_both():
     """5 (4 to 6) minus 2 (2 to 2.75): 3, from 3 - 1.25 to 3 + 1, as 1 and 0.75 give 1.25."""
     lines = [line("b/x", 5, 4, 6), line("b/y", 2, 2, 2.75, metric="n")]
-    claim = Claim("a", "", "", "", "statement", "", measures=[above({"toy": ["b/x minus b/y"]}, against="n")])
+    claim = Claim("part", "a", "", "", "", "statement", "", measures=[measure("b/x minus b/y", against="n")])
     (value,) = verdicts.measure_all({"a": claim}, pd.DataFrame(lines)).itertuples()
     assert (value.value, value.low, value.high) == (3, 1.75, 4)
 
@@ -98,45 +102,95 @@ def test_ratios_over_seeds_are_one_value_with_an_interval():
     """Ratios 2, 4 and 8: their geometric mean is 4, and Student's interval of log2 is 2 -+ 4.3027 / sqrt(3)."""
     lines = [line(f"b/{name}{i}", value) for name, values in {"x": (2, 8, 24), "y": (1, 2, 3)}.items()
              for i, value in enumerate(values)]  # fmt: skip
-    measure = Measure("m", "above 1", "times", {"toy": [f"b/x{i} over b/y{i}" for i in range(3)]})
-    claim = Claim("a", "", "", "", "statement", "", measures=[measure])
+    ratios = measure(*(f"b/x{i} over b/y{i}" for i in range(3)), criterion="above 1")
+    claim = Claim("part", "a", "", "", "", "statement", "", measures=[ratios])
     (value,) = verdicts.measure_all({"a": claim}, pd.DataFrame(lines)).itertuples()
     assert value.value == pytest.approx(4)
     assert (value.low, value.high) == pytest.approx((2 ** (2 - 2.48413), 2 ** (2 + 2.48413)), rel=1e-4)
     assert value.side == "open", "three seeds on one side are not enough where they scatter"
-    two = Measure("m", "above 1", "times", {"toy": ["b/x0 over b/y0", "b/x1 over b/y1"]})
+    two = measure("b/x0 over b/y0", "b/x1 over b/y1", criterion="above 1")
     assert judge(lines, two) == ("not tested", "", ["", ""])
 
 
 def test_bare_counts_need_three_trainings():
     lines = [line(f"b/s{i}", value) for i, value in enumerate((0, 0, 1))]
-    measure = Measure("m", "at most 0", "signs", {"toy": ["b/s0", "b/s1", "b/s2"]})
-    assert judge(lines, measure) == ("mixed", "toy", ["for", "for", "against"])
-    assert judge(lines[:2], measure) == ("not tested", "", ["", ""])
+    counts = measure("b/s0", "b/s1", "b/s2", criterion="at most 0", planted=Planted(value=2))
+    assert judge(lines, counts) == ("mixed", "toy", ["for", "for", "against"])
+    assert judge(lines[:2], counts) == ("not tested", "", ["", ""])
 
 
 def test_what_a_planted_failure_meets_too_does_not_count():
     lines = [line("b/s", 2, 1, 3), line("b/s", 5, metric="planted")]
-    measure = above({"toy": ["b/s"]}, planted="planted")
-    assert judge(lines, measure) == ("not tested", "", [""])
-    assert judge([lines[0], line("b/s", -1, metric="planted")], measure) == ("supported", "toy", ["for"])
+    with_own = measure("b/s", planted=Planted("planted"))
+    assert judge(lines, with_own) == ("not tested", "", [""])
+    assert judge([lines[0], line("b/s", -1, metric="planted")], with_own) == ("supported", "toy", ["for"])
+
+
+def test_a_planted_failure_of_a_row_disqualifies_that_row_alone():
+    lines = [
+        line("b/s", 2, 1, 3),
+        line("b/s", 5, metric="planted"),
+        line("b/t", 2, 1, 3),
+        line("b/t", -5, metric="planted"),
+    ]
+    assert judge(lines, measure("b/s", "b/t", planted=Planted("planted"))) == ("supported", "toy", ["", "for"])
+
+
+def test_a_planted_failure_from_elsewhere_disqualifies_all():
+    """The failure's seeds 3, 4 and 5 are above 0 beyond their scatter; 3, -4 and 5 are not."""
+    lines = [line("b/s", 2, 1, 3), line("b/t", 2, 1, 3)] + [line(f"b/u{i}", i) for i in (3, 4, 5)]
+    lines += [line("b/v", 0), line("b/u-4", -4)]
+    failing = Planted(rows=[f"b/u{i} minus b/v" for i in (3, 4, 5)])
+    assert judge(lines, measure("b/s", "b/t", planted=failing)) == ("not tested", "", ["", ""])
+    scattered = Planted(rows=[f"b/u{i} minus b/v" for i in (3, -4, 5)])
+    assert judge(lines, measure("b/s", "b/t", planted=scattered))[0] == "supported"
+
+
+def test_a_failure_may_be_known_without_a_run():
+    lines = [line("b/s", 2, 1, 3)]
+    assert judge(lines, measure("b/s", planted=Planted(value=0)))[0] == "supported", "0 is not above 0"
+    assert judge(lines, measure("b/s", criterion="at least 0", planted=Planted(value=0))) == ("not tested", "", [""])
+    figure = measure("b/f", criterion="within 1", planted=Planted(value=82.0), published="paper.cifar10.dcgan.all")
+    assert judge([line("b/f", 82.8, 82.7, 82.9)], figure, kind="figure") == ("not tested", "", [""]), "82 is within 1"
+
+
+def test_no_planted_failure_of_this_study_meets_its_criterion():
+    """But for blends of nets that memorised, which D does not see: those walks say so and do not count."""
+    values = verdicts.measure_all(load(), pd.read_csv(paths.TABLE))
+    met = values[values["why"] == "a planted failure meets the criterion too"]
+    assert set(met["claim"]) <= {"plausible"}
+
+
+def test_metrics_of_one_row_are_subtracted():
+    """5 (4 to 6) less 2 (2 to 2.75), minus 1 without an interval in another row."""
+    lines = [
+        line("b/x", 5, 4, 6),
+        line("b/x", 2, 2, 2.75, metric="n"),
+        line("b/y", 4, 4, 4),
+        line("b/y", 3, 3, 3, metric="n"),
+    ]
+    whole = Measure("m less n", "above 0", "points", ["b/x minus b/y"], Planted(value=0))
+    claim = Claim("part", "a", "", "", "", "statement", "", measures=[whole])
+    (value,) = verdicts.measure_all({"a": claim}, pd.DataFrame(lines)).itertuples()
+    assert (value.value, value.low, value.high) == (2, 0.75, 3)
+    assert verdicts.measure_all({"a": claim}, pd.DataFrame(lines[:3])).empty, "n of b/y is not there"
 
 
 def test_numbers_of_other_images_are_not_compared():
     jpeg, exact, same = "tar:cifar10.tar.gz", "tar:cifar10-exact-*.tar.gz", "cifar10"
-    measure = above({"toy": ["b/x minus b/y"]})
+    pair = measure("b/x minus b/y")
     x = line("b/x", 5, 4, 6, data=exact)
-    assert judge([x, line("b/y", 2, 1, 3, data=jpeg)], measure) == ("not tested", "", [""])
-    assert judge([x, line("b/y", 2, 1, 3, data=same)], measure) == ("supported", "toy", ["for"]), "the same images"
+    assert judge([x, line("b/y", 2, 1, 3, data=jpeg)], pair) == ("not tested", "", [""])
+    assert judge([x, line("b/y", 2, 1, 3, data=same)], pair) == ("supported", "toy", ["for"]), "the same images"
     for other in (
         {"data": "svhn"},
         {"data": exact, "departs": "images saved as JPEG"},
         {"data": exact, "departs": "set apart"},
     ):
-        assert judge([x, line("b/y", 2, 1, 3, **other)], measure) == ("not tested", "", [""])
+        assert judge([x, line("b/y", 2, 1, 3, **other)], pair) == ("not tested", "", [""])
 
 
-FIGURE = Measure("m", "within 1", "points", {"conceptual": ["b/s"]}, published="paper.cifar10.dcgan.all")
+FIGURE = measure("b/s", criterion="within 1", planted=Planted(value=55), published="paper.cifar10.dcgan.all")
 
 
 @pytest.mark.parametrize(
@@ -161,9 +215,11 @@ def test_two_equal_draws_reproduce_nothing():
 
 
 def test_a_lower_bound_cannot_contradict_a_figure():
-    bound = Measure("m", "within 1", "", {"authors": ["b/s"]}, published="paper.cifar10.dcgan.all", bound="authors")
-    assert judge([line("b/s", 70, 69, 71)], bound, kind="figure") == ("mixed", "authors", ["open"])
-    assert judge([line("b/s", 90, 89, 91)], bound, kind="figure")[0] == "contradicted"
+    bound = replace(FIGURE, bound="authors")
+    below, above = line("b/s", 70, 69, 71, level="authors"), line("b/s", 90, 89, 91, level="authors")
+    assert judge([below], bound, kind="figure") == ("mixed", "authors", ["open"])
+    assert judge([above], bound, kind="figure")[0] == "contradicted"
+    assert judge([below | {"level": "toy"}], bound, kind="figure")[0] == "contradicted"
 
 
 @pytest.mark.parametrize(("value", "verdict"), [(77.9, "mixed"), (77.7, "contradicted"), (90.0, "contradicted")])
@@ -185,7 +241,7 @@ def test_marks():
 
 
 def test_untested_says_why():
-    claim = Claim("a", "", "", "", "statement", "", untested="no images")
+    claim = Claim("part", "a", "", "", "", "statement", "", untested="no images")
     (found,) = verdicts.judge(
         {"a": claim}, verdicts.measure_all({"a": claim}, pd.DataFrame([line("b/s", 1)]))
     ).itertuples()

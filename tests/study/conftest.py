@@ -43,15 +43,15 @@ class Study:
     def plan(self, row, run_id, parameters, environment, departs="", **identity_of):
         """Write a plan of one row, BATCH/ROW, and set the environment of its kernel."""
         batch, _, name = row.rpartition("/")
-        entry = {"notebook": "01_one", "parameters": parameters, "run_id": run_id, "departs": departs}
+        entry = {"notebook": "01_one", "parameters": parameters, "run_id": run_id, "level": "toy", "departs": departs}
         content = {"batch": batch, "commit": "0123456789", "rows": {name: entry | {"identity": identity_of}}}
         (self.folder / "plan.json").write_text(json.dumps(content))
         environment.setenv("STUDY_PLAN", str(self.folder / "plan.json"))
         environment.setenv("STUDY_ROW", row)
 
-    def claim(self, batch, departs="", **ids):
+    def claim(self, batch, departs="", level="toy", **ids):
         """Say which runs the rows of a batch mean."""
-        rows = {row: {"run_id": run, "departs": departs} for row, run in ids.items()}
+        rows = {row: {"run_id": run, "level": level, "departs": departs} for row, run in ids.items()}
         tables.claim(batch, Path(f"/batches/{batch}.yaml"), rows)
 
 

@@ -145,6 +145,7 @@ def test_a_row_is_run_as_planned(study, monkeypatch):
     told = {
         "batch": "some/own.yaml",
         "row": "a",
+        "level": "toy",
         "departs": "small",
         "commit": "0123456789",
         "run_id": "01_one-planned",

@@ -51,8 +51,10 @@ def test_a_row_says_how_it_departs_from_the_published_setting(monkeypatch, study
     assert tables.read()["departs"].tolist() == ["run by hand"]
     made = study.run("quick/a", departs="small", steps=4)
     assert tables.read("quick")["departs"].tolist() == ["small"]
-    study.claim("quick", "smaller", a=made.id)
+    assert tables.read("quick")["level"].tolist() == ["toy"]
+    study.claim("quick", "smaller", "conceptual", a=made.id)
     assert tables.read("quick")["departs"].tolist() == ["smaller"], "as the batch says now"
+    assert tables.read("quick")["level"].tolist() == ["conceptual"], "as the batch says now"
     assert runs.read_metrics(tables.keep(made.id) / "metrics.json")["departs"] == "smaller"
 
 

@@ -201,7 +201,7 @@ def test_jupyter_listens_here_alone_and_asks_for_its_token():
 def test_a_hostile_parameter_is_text(text, tmp_path):
     path = tmp_path / "hostile.yaml"
     given = {"a": {"notebook": "02_walk_latent_space", "parameters": {"net": text}}}
-    path.write_text(json.dumps({"rows": given}))  # which is YAML, too
+    path.write_text(json.dumps({"level": "toy", "rows": given}))  # which is YAML, too
     (row,) = rows.load(path).rows.values()
     assert row.parameters == {"net": text}
     stored = load_notebook_node(str(paths.NOTEBOOKS / "02_walk_latent_space.ipynb"))
@@ -214,7 +214,7 @@ def test_a_hostile_parameter_is_text(text, tmp_path):
 @pytest.mark.parametrize("value", ["'1; import os'", "!!python/object/apply:os.getpid []", "!!python/name:os.system"])
 def test_a_hostile_number_is_refused(value, tmp_path):
     path = tmp_path / "hostile.yaml"
-    path.write_text(f"rows:\n  a: {{notebook: 02_walk_latent_space, parameters: {{seed: {value} }}}}\n")
+    path.write_text(f"level: toy\nrows:\n  a: {{notebook: 02_walk_latent_space, parameters: {{seed: {value} }}}}\n")
     with pytest.raises(ValueError, match=r"hostile.yaml.*(is no int|could not determine a constructor)"):
         rows.load(path)
 
