@@ -17,6 +17,10 @@ BIN := .venv/bin
 help: ## list these words
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r word what; do printf '  make %-8s %s\n' "$$word" "$$what"; done
 
+ifeq ($(wildcard .venv/lib/python3*/site-packages/dcgan_study-*),)
+.PHONY: $(BIN)/.ready # an earlier setup was ended after the packages and before lib
+endif
+
 setup: $(BIN)/.ready ## make the environment in .venv, pinned by requirements.lock
 
 $(BIN)/.ready: requirements.lock pyproject.toml
@@ -43,7 +47,7 @@ plan: setup ## show which rows of BATCH would run, and why
 report: setup ## write the executed notebooks of BATCH as pages, a page of all claims before them: results/site
 	@$(BIN)/python -m lib report $(BATCH)
 
-orphans: setup ## list trainings that no finished or planned run uses; ARGS=--remove deletes them
+orphans: setup ## list trainings that no run uses, and what killed ones left; ARGS=--remove deletes them
 	@$(BIN)/python -m lib orphans $(ARGS)
 
 docs: setup ## write lib's documentation from its docstrings as pages: results/site/lib

@@ -4,8 +4,8 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from lib.engine import batch, execute, orphans, places, rows
-from lib.study import paths, runs, tables
+from lib.engine import batch, execute, places, plans, rows
+from lib.study import paths, records, tables
 
 
 def main() -> int:
@@ -55,7 +55,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     word.add_argument("rows", nargs="+", metavar="ROW")
     add("table", lambda _: print(paths.short(tables.write(kept_only=True))), "rebuild the table of what git keeps")
     add("report", report, "write a batch's executed notebooks as pages", "batch")
-    word = add("orphans", lambda given: orphans.tell(given.remove), "list trainings that no run uses, with their sizes")
+    word = add("orphans", lambda given: plans.tell_orphans(given.remove), "list trainings that no run uses, and sizes")
     word.add_argument("--remove", action="store_true", help="delete them")
     return parser.parse_args(words)
 
@@ -85,7 +85,7 @@ def accept(given: argparse.Namespace) -> None:
     """Note in finished rows' records that their numbers stand for today's code too."""
     found = rows.load(given.batch)
     for row in batch.find(found, *given.rows):
-        changed = batch.few(runs.accept(row.folder))
+        changed = batch.few(records.accept(row.folder))
         print(f"{row.name}: {f'accepted for today, though {changed} differ' if changed else 'nothing differs'}")
 
 

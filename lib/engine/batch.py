@@ -5,31 +5,25 @@ is closed. So a batch runs a copy of the code as it was when it began; rows that
 them; a row that fails ends nothing but what needs it; and a finished row is never touched.
 """
 
-import hashlib
-import json
-import os
-import shutil
 import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from filelock import FileLock
-
+from lib.engine import plans
 from lib.engine.execute import is_running, say
 from lib.engine.places import Machine
 from lib.engine.rows import Batch, Row
-from lib.study import paths, runs, tables
+from lib.study import paths, records, tables
 from lib.study.paths import short
 
 SHOWN = ["row", "data", "metric", "value", "low", "high", "published", "code"]
 TICK = 0.1  # seconds between two looks at what runs
-OLD = 30 * 86400  # seconds after which the plan of a batch that was given up goes
 
 
 def run(batch: Batch, place: Machine, only: Sequence[str] = (), rerun: Sequence[str] = ()) -> int:
@@ -45,11 +39,11 @@ def run(batch: Batch, place: Machine, only: Sequence[str] = (), rerun: Sequence[
         name: {"run_id": row.run_id, "level": row.level, "departs": row.departs} for name, row in batch.rows.items()
     }
     tables.claim(batch.name, batch.path, meant)
-    failed = work_through(waiting, write_plan(batch, waiting), place) if waiting else set()
+    failed = work_through(waiting, plans.write(batch, waiting), place) if waiting else set()
     try:
         tables.write()
     finally:
-        summarise(batch)
+        summarise(batch, wanted)
     return 1 if failed or wanted & batch.waiting().keys() else 0
 
 
@@ -60,8 +54,8 @@ def plan(batch: Batch, only: Sequence[str] = (), rerun: Sequence[str] = ()) -> i
     for name, row in waiting.items():
         print(f"  {name:<20} {'asked for' if row.finished() else why(batch, row)}")
     for name in sorted(wanted - waiting.keys()):
-        record = runs.read_metrics(batch.rows[name].metrics)
-        if found := runs.differs(record):
+        record = records.read_metrics(batch.rows[name].metrics)
+        if found := records.differs(record):
             print(f"  {name:<20} finished; code differs since {record['commit']}: {few(found)}")
     return 0
 
@@ -93,68 +87,6 @@ def find(batch: Batch, *names: str) -> list[Row]:
 def upstream(needs: Mapping[str, Collection[str]], name: str) -> set[str]:
     """Return all rows that a row needs, near or far."""
     return set(needs[name]).union(*(upstream(needs, other) for other in needs[name]))
-
-
-# --- what is written down ------------------------------------------------------------------------------------------
-
-
-def write_plan(batch: Batch, rows: Mapping[str, Row]) -> Path:
-    """Write down the rows that are to run, and copy the code that will run them; return the plan's path."""
-    folder = paths.runs() / "plans"
-    with paths.naming(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock"):
-        content = {
-            "batch": batch.name,
-            "path": str(batch.path),
-            "commit": runs.commit(),
-            "code": _copy_code(),
-            "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "rows": {name: {k: v for k, v in asdict(row).items() if k != "name"} for name, row in rows.items()},
-        }
-        text = json.dumps(content, indent=1).encode()
-        path = folder / f"{hashlib.sha256(text + os.urandom(8)).hexdigest()[:10]}.json"
-        paths.write_atomically(path, text)
-        _prune()
-    return path
-
-
-def _copy_code() -> str:
-    """Copy lib and notebooks as they are, once for each content; return the digest that names the copy."""
-    lib = Path(__file__).parent.parent
-    files = {f"lib/{path.relative_to(lib)}": path.read_bytes() for path in sorted(lib.rglob("*.py"))}
-    files |= {f"notebooks/{path.name}": path.read_bytes() for path in sorted(paths.NOTEBOOKS.glob("*.ipynb"))}
-    listed = "".join(f"{name} {hashlib.sha256(content).hexdigest()}\n" for name, content in files.items())
-    copy = paths.runs() / "code" / hashlib.sha256(listed.encode()).hexdigest()[:10]
-    if not copy.exists():
-        part = copy.with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)
-        for name, content in files.items():
-            (part / name).parent.mkdir(parents=True, exist_ok=True)
-            (part / name).write_bytes(content)
-        part.rename(copy)
-    return copy.name
-
-
-def code_of(plan: Path) -> Path:
-    """Return the folder of the code that a plan's rows run."""
-    return plan.parent.parent / "code" / json.loads(plan.read_text(encoding="utf-8"))["code"]
-
-
-def _prune() -> None:
-    """Remove plans of which nothing is left to run, and copies of the code that no plan uses."""
-    used = set()
-    for path in (paths.runs() / "plans").glob("*.json"):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        rows = [Row(name=name, **entry) for name, entry in content["rows"].items()]
-        unfinished = [row for row in rows if not row.finished(path)]
-        if unfinished and (time.time() - path.stat().st_mtime < OLD or any(map(is_running, unfinished))):
-            used.add(content["code"])
-        else:
-            path.unlink()
-    for folder in (paths.runs() / "code").iterdir():
-        if folder.name not in used:
-            shutil.rmtree(folder)
 
 
 # --- the work ------------------------------------------------------------------------------------------------------
@@ -203,7 +135,7 @@ def _begin(row: Row, plan: Path, place: Machine) -> str:
     if row.finished(plan):
         return "finished"
     row.failure.unlink(missing_ok=True)
-    return place.start(row, plan, code_of(plan)) or "begun"
+    return place.start(row, plan, plans.code_of(plan)) or "begun"
 
 
 def _note_failure(row: Row, code: int) -> None:
@@ -238,11 +170,11 @@ def why(batch: Batch, row: Row) -> str:
         return "runs now, in another call"
     if row.failure.exists() or (row.folder / "params.json").exists():
         return f"not finished last time: {_stopped(row)}"
-    records = [runs.read_metrics(path) for path in paths.runs().glob("*/metrics.json")]
-    records = [record for record in records if (record["batch"], record["row"]) == (batch.name, row.name)]
-    if not records:
+    made = [records.read_metrics(path) for path in paths.runs().glob("*/metrics.json")]
+    made = [record for record in made if (record["batch"], record["row"]) == (batch.name, row.name)]
+    if not made:
         return "new row"
-    before = max(records, key=lambda record: record["finished"]).get("identity", {})
+    before = max(made, key=lambda record: record["finished"]).get("identity", {})
     both = [(key, before.get(key, "default"), row.identity.get(key, "default")) for key in {**before, **row.identity}]
     return "; ".join(f"{key}: {was} -> {now}" for key, was, now in both if was != now)
 
@@ -251,20 +183,25 @@ def _stopped(row: Row) -> str:
     return row.failure.read_text(encoding="utf-8") if row.failure.exists() else "interrupted"
 
 
-def summarise(batch: Batch) -> int:
-    """Print each row's state, the batch's table and where things are; return 1 where a row is not finished."""
+def summarise(batch: Batch, wanted: Collection[str] = ()) -> int:
+    """Print each row's state, the batch's table and where things are; return 1 where a row is not finished.
+
+    wanted: the rows that were asked for (none named: all).
+    """
     print(f"\n{batch.path.name}:")
     waiting = batch.waiting()
     for name, row in batch.rows.items():
         if name not in waiting:
-            record = runs.read_metrics(row.metrics)
+            record = records.read_metrics(row.metrics)
             print(f"  finished  {name:<20} {record['seconds']:>7} s {record['peak_mb']:>6} MB  {short(row.executed)}")
         elif is_running(row):
             print(f"  running   {name:<20} in another call")
         elif row.failure.exists() or row.executed.exists():
             print(f"  FAILED    {name:<20} {_stopped(row)}; see {short(row.executed)}")
         else:
-            print(f"  not run   {name:<20} after {', '.join(set(row.needs) & waiting.keys()) or 'nothing'}")
+            needs = ", ".join(sorted(set(row.needs) & waiting.keys()))
+            reason = "not asked for" if wanted and name not in wanted else f"after {needs}" if needs else ""
+            print(f"  not run   {name:<20} {reason}".rstrip())
     table = tables.read(batch.name)[SHOWN]
     if len(table):
         print(f"\n{table.to_string(index=False, na_rep='', float_format=lambda x: f'{x:.4g}')}")

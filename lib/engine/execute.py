@@ -76,7 +76,7 @@ def execute(plan: Path, name: str, tied: bool = False) -> None:
     if tied:
         threading.Thread(target=_end_with_input, daemon=True).start()
     content = json.loads(plan.read_text(encoding="utf-8"))
-    row = Row(name=name, **content["rows"][name])
+    row = Row(**content["rows"][name])
     row.folder.mkdir(parents=True, exist_ok=True)
     if is_running(row):
         say(f"{name} waits: it runs in another call")

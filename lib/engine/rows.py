@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from lib.engine import rules
-from lib.study import identity, manifest, paths, runs, tables
+from lib.study import identity, manifest, paths, records, tables
 
 # gpu_mb is the part of the card that is taken, without it the whole; runtime is for a cluster
 RESOURCES = {"gpu": "cards, 0 or 1", "gpu_mb": "MiB of a card", "mem_mb": "MiB", "runtime": "minutes"}
@@ -41,29 +41,12 @@ class Row:
     precision: str = ""  # found for `precision: auto` where the row was planned
     rerun: bool = False  # although it is finished
 
-    @property
-    def folder(self) -> Path:
-        return paths.runs() / self.run_id
-
-    @property
-    def metrics(self) -> Path:
-        return self.folder / "metrics.json"
-
-    @property
-    def executed(self) -> Path:
-        return self.folder / "notebook.ipynb"
-
-    @property
-    def ended(self) -> Path:
-        return self.folder / "finished.json"  # what the last cell writes, and becomes the metrics when all is well
-
-    @property
-    def failure(self) -> Path:
-        return self.folder / "failed.txt"
-
-    @property
-    def lock(self) -> Path:
-        return self.folder / "lock"
+    folder = property(lambda row: paths.runs() / row.run_id)
+    metrics = property(lambda row: row.folder / "metrics.json")
+    executed = property(lambda row: row.folder / "notebook.ipynb")
+    ended = property(lambda row: row.folder / "finished.json")  # the last cell's, and the metrics when all is well
+    failure = property(lambda row: row.folder / "failed.txt")
+    lock = property(lambda row: row.folder / "lock")
 
     def finished(self, plan: Path | None = None) -> bool:
         """Tell whether the run is finished, with a plan: and not planned to run again.
@@ -72,7 +55,7 @@ class Row:
         """
         if not self.metrics.exists():
             return False
-        if (found := runs.read_metrics(self.metrics)["run_id"]) != self.run_id:
+        if (found := records.read_metrics(self.metrics)["run_id"]) != self.run_id:
             raise ValueError(f"{self.metrics} belongs to {found}: delete the folder and run again")
         return not (plan and self.rerun and self.metrics.stat().st_mtime < plan.stat().st_mtime)
 

@@ -43,9 +43,10 @@ class Pen:
         self.fill(x + rx * COS, y + ry * SIN, colour)
 
     def rectangle(self, x0: float, y0: float, x1: float, y1: float, colour: np.ndarray) -> None:
-        """Fill a half-open box given in pixels of the final image."""
+        """Fill a half-open box given in pixels of the final image; one that is too thin for it is not seen."""
         a, b, c, d = (round(end * OVERSAMPLING) for end in (x0, y0, x1, y1))
-        self.draw.rectangle((a, b, c - 1, d - 1), fill=tuple(int(v) for v in colour))
+        if a < c and b < d:
+            self.draw.rectangle((a, b, c - 1, d - 1), fill=tuple(int(v) for v in colour))
 
     def pixels(self) -> np.ndarray:
         """Average down to (3, size, size) uint8."""

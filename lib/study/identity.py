@@ -2,9 +2,9 @@
 
 A name that changes with every typo makes days of training count for nothing; a name that a mended fault leaves alone
 passes faulty numbers on as new ones. So two things are kept apart. A run's name follows from what a person chose: the
-parameters that differ from their defaults, the content of the images and nets they name, what is upstream, the
+parameters that differ from their defaults, the content of the images, nets and tables they name, what is upstream, the
 precision found, and the versions that code declares. The code that was reached is noted beside it, function by
-function, and `runs.differs` tells what has changed since.
+function, and `records.differs` tells what has changed since.
 
 A module that computes numbers may declare `VERSIONS = {"training": 1}`, a notebook `versions` in its metadata. Whoever
 changes what it computes, and wants every run that reaches it made anew, raises the number. Labels outlive renaming.
@@ -86,7 +86,7 @@ def identity_of(
     """
     values, source = check(notebook, given), _read(notebook)
     told = {name: json.dumps(value) for name, value in values.items() if value != source.defaults[name]}
-    content = {name: of_images(value) for name, value in values.items()}
+    content = {name: of_images(value) or manifest.of_table(value) for name, value in values.items()}
     content["net"] = manifest.of_net(values.get("net"))
     told |= {f"content of {name}": found for name, found in content.items() if found}
     precision = values.get("precision", "")

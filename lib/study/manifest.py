@@ -67,6 +67,12 @@ def of_net(value: object) -> str:
     return of_file(path) if path.is_file() else ""
 
 
+def of_table(value: object) -> str:
+    """Return a digest of a table in data/ that a value names, `windows.csv`, in hex; empty for any other value."""
+    path = paths.ROOT / "data" / value if isinstance(value, str) and value.endswith(".csv") else None
+    return of_file(path) if path and path.is_file() else ""
+
+
 def of_file(path: Path) -> str:
     """Return the digest of one file's content, in hex. OSError names a file that cannot be read."""
     with closing(_Memory()) as memory:

@@ -15,7 +15,6 @@ import os
 import platform
 import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,14 +26,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+import psutil
 
-from lib.study import identity, paths, syntax
+from lib.study import identity, paths, records
 
 if TYPE_CHECKING:  # the batch engine imports this module: no torch, no matplotlib
     from matplotlib.figure import Figure
 
 NUMBERS = ["value", "low", "high"]
-LOADED = time.time()  # when this kernel imported lib
 INJECTED = "# Parameters\n"  # begins the cell that papermill puts after the notebook's own
 
 
@@ -88,7 +87,7 @@ def start(notebook: str, namespace: Mapping) -> Run:
     if row and parameters != identity.check(notebook, row["parameters"]):
         raise ValueError(f"{notebook} has other parameters than row {row['row']} of the plan: {parameters}")
     if not row:
-        row = {"batch": "", "row": "", "level": "", "departs": "run by hand", "commit": commit()}
+        row = {"batch": "", "row": "", "level": "", "departs": "run by hand", "commit": records.commit()}
         row["identity"] = identity.identity_of(notebook, parameters)
         row["run_id"] = f"{notebook}-{identity.digest(row['identity'])}"
     run = Run(row["run_id"], notebook, parameters)
@@ -96,15 +95,22 @@ def start(notebook: str, namespace: Mapping) -> Run:
     run.about = {"run_id": run.id, "notebook": notebook, "batch": row["batch"], "row": row["row"]}
     run.about |= {"parameters": parameters, "level": row["level"], "departs": row["departs"], "commit": row["commit"]}
     run.about |= {"chosen": [name for name in defaults if parameters[name] != defaults[name]]}
-    run.about |= {"identity": row["identity"], "code": _code_of(notebook, parameters)}
+    run.about |= {"identity": row["identity"], "code": records.code_of(notebook, parameters)}
     folder = paths.runs() / run.id
     folder.mkdir(parents=True, exist_ok=True)
-    paths.write_atomically(folder / "params.json", to_json(run.about))
+    paths.write_atomically(folder / "params.json", records.to_json(run.about))
     for left in folder.glob("part-*") if row["batch"] else ():  # by an executor that was killed
         shutil.rmtree(left, ignore_errors=True)
-    run.folder = Path(tempfile.mkdtemp(prefix="part-" if row["batch"] else "hand-", dir=folder))
+    kind = "part" if row["batch"] else "hand"
+    run.folder = Path(tempfile.mkdtemp(prefix=f"{kind}-{platform.node()}-{os.getpid()}-", dir=folder))
     weakref.finalize(run, shutil.rmtree, run.folder, ignore_errors=True)
     return run
+
+
+def left_behind() -> list[Path]:
+    """Return the parts of runs whose kernel was killed on this machine."""
+    parts = [path for kind in ("part", "hand") for path in paths.runs().glob(f"*/{kind}-{platform.node()}-*-*")]
+    return [path for path in parts if not psutil.pid_exists(int(path.name.split("-")[-2]))]
 
 
 def _injected(namespace: Mapping) -> list[str]:
@@ -133,7 +139,7 @@ def finish(run: Run) -> pd.DataFrame:
         "seconds": round(time.time() - run.began, 1),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "torch": version("torch"),
-        "finished": _now(),
+        "finished": records.now(),
         "metrics": run.metrics,
     }
     part, run.folder = run.folder, paths.runs() / run.id
@@ -144,99 +150,10 @@ def finish(run: Run) -> pd.DataFrame:
             path.replace(former)
         part.rmdir()
     name = "finished.json" if "STUDY_PLAN" in os.environ else "metrics.json"
-    paths.write_atomically(run.folder / name, to_json(record))
+    paths.write_atomically(run.folder / name, records.to_json(record))
     frame = pd.DataFrame(run.metrics, columns=["metric", *NUMBERS, "published"])
     published = pd.read_csv(paths.PUBLISHED).set_index("id").reindex(frame["published"])
     return frame.assign(published=published["value"].to_numpy(), source=published["source"].to_numpy())
-
-
-# --- was it made by today's code?
-
-
-def differs(record: Mapping) -> list[str]:
-    """Return what of today's code differs from that which made a run: module.function, or a parameter's default.
-
-    Empty where today's code made it, or was accepted for it; a function that is merely new makes no difference.
-    """
-    made = record | record.get("accepted", {})
-    if "code" not in made:
-        return ["made by another version of the study"]
-    if made["notebook"] not in identity.notebooks():
-        return [f"{made['notebook']} is gone"]
-    old, today = set(made["code"].split()), _todays_code(made)
-    changed = []
-    if not old <= set(today.values()):
-        changed = [name for name, found in today.items() if found not in old]
-        changed = changed or ["code that is gone, or was edited in a live kernel"]
-    defaults = identity.parameters_of(made["notebook"])
-    values = {name: value for name, value in made["parameters"].items() if name not in made["chosen"]}
-    return changed + [f"{name}, {value!r} by default" for name, value in values.items() if defaults.get(name) != value]
-
-
-def accept(folder: Path) -> list[str]:
-    """Note in a run's record, here or kept, that its numbers stand for today's code too; return what had differed."""
-    record = read_metrics(folder / "metrics.json")
-    if found := differs(record):
-        defaults, chosen = identity.parameters_of(record["notebook"]), record.get("chosen", record["parameters"])
-        given = {name: record["parameters"][name] for name in defaults if name in chosen}
-        given = identity.check(record["notebook"], given)
-        record["accepted"] = {
-            "by": os.environ.get("USER") or f"user {os.getuid()}",
-            "at": _now(),
-            "commit": commit(),
-            "code": " ".join(sorted(set(_todays_code(record).values()))),
-            "parameters": given,
-            "chosen": [name for name, value in given.items() if value != defaults[name]],
-        }
-        paths.write_atomically(folder / "metrics.json", to_json(record))
-    return found
-
-
-def _upstream(parameters: Mapping) -> list[str]:
-    """Return the ids of the runs whose nets a run uses."""
-    values = (str(value) for value in parameters.values())
-    return [value.removeprefix("run:") for value in values if value.startswith("run:")]
-
-
-def _todays_code(record: Mapping) -> dict[str, str]:
-    """Return `identity.code_of` a run's notebook and of those that made what it uses."""
-    notebooks = {record["notebook"], *(run.rpartition("-")[0] for run in _upstream(record["parameters"]))}
-    codes = [identity.code_of(notebook) for notebook in sorted(notebooks) if notebook in identity.notebooks()]
-    return {name: found for code in codes for name, found in code.items()}
-
-
-def _code_of(notebook: str, parameters: Mapping) -> str:
-    """Return digests of the code that is about to make a run, and of that which made what it uses."""
-    digests = set(identity.code_of(notebook).values())
-    if any(path.stat().st_mtime > LOADED for path in syntax.LIB.rglob("*.py")):
-        digests.add("edited")  # what is in memory may be older than the files
-    for run in _upstream(parameters):
-        if (path := paths.runs() / run / "metrics.json").exists():
-            made = read_metrics(path)
-            digests |= set((made | made.get("accepted", {})).get("code", "unknown").split())
-    return " ".join(sorted(digests))
-
-
-def read_metrics(path: Path) -> dict:
-    """Read a metrics.json. Raises ValueError that names the file where it is no such thing."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        needed = ("run_id", "notebook", "batch", "row", "departs", "parameters", "finished", "metrics")
-        _ = [record[key] for key in needed]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no metrics file ({error!r}): delete the folder and run again") from error
-    return record
-
-
-def commit() -> str:
-    """Return the short hash of the commit that runs here, `+` appended where files differ from it; or unknown."""
-    git, how = ["git", "-C", str(paths.ROOT)], {"capture_output": True, "check": True}
-    try:
-        head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], **how).stdout.decode().strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "lib", "notebooks"], **how).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return head + "+" * bool(changed)
 
 
 def device_name(device: str = "auto") -> str:
@@ -248,11 +165,3 @@ def device_name(device: str = "auto") -> str:
         if device in ("auto", "mps") and torch.backends.mps.is_available():
             return f"{platform.machine()} GPU"
     return f"{platform.machine()} CPU, {torch.get_num_threads() if torch else 1} threads"
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def to_json(record: Mapping) -> bytes:
-    return json.dumps(record, indent=1, allow_nan=False).encode()

@@ -20,7 +20,7 @@ from pathlib import Path
 from IPython.core.inputtransformer2 import TransformerManager
 
 LIB = Path(__file__).resolve().parent.parent
-QUIET = {f"lib.study.{name}" for name in ("identity", "manifest", "paths", "runs", "syntax", "tables")}
+QUIET = {f"lib.study.{name}" for name in ("identity", "manifest", "paths", "records", "runs", "syntax", "tables")}
 QUIET |= {"lib.look.figures"}  # modules that compute no number
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.study import identity, paths, runs
+from lib.study import identity, paths, records
 from lib.study.runs import NUMBERS
 
 LEVELS = {  # how far evidence reaches, the strongest first
@@ -34,7 +34,7 @@ def claim(batch: str, path: Path, rows: Mapping[str, Mapping]) -> None:
     """
     entry = {"batch": batch, "path": str(path), "rows": rows}
     name = f"{path.stem}-{identity.digest(str(path))}.json"
-    paths.write_atomically(paths.runs() / "claims" / name, runs.to_json(entry))
+    paths.write_atomically(paths.runs() / "claims" / name, records.to_json(entry))
 
 
 def claimed(batch: str = "") -> dict[tuple[str, str], dict]:
@@ -54,17 +54,17 @@ def read(batch: str = "", kept_only: bool = False) -> pd.DataFrame:
     batch: only this one's rows. kept_only: without those made here. One row per metric, columns COLUMNS; `code` is
     empty where today's code made the run, `accepted` where somebody has said that it stands, else `older`.
     """
-    records = {}
-    kept = (runs.read_metrics(path) for path in sorted(paths.KEPT.glob("*/*/metrics.json")))
+    newest = {}
+    kept = (records.read_metrics(path) for path in sorted(paths.KEPT.glob("*/*/metrics.json")))
     for record in [*kept, *(() if kept_only else _made_here())]:
         key = (record["batch"], record["row"]) if record["batch"] else record["run_id"]
-        if key not in records or record["finished"] >= records[key]["finished"]:
-            records[key] = record
+        if key not in newest or record["finished"] >= newest[key]["finished"]:
+            newest[key] = record
     lines = []
-    for record in records.values():
+    for record in newest.values():
         if batch in ("", record["batch"]):
             given = record["parameters"]
-            code = "older" if runs.differs(record) else "accepted" if "accepted" in record else ""
+            code = "older" if records.differs(record) else "accepted" if "accepted" in record else ""
             run = record | {"seed": given.get("seed"), "code": code}
             lines += [run | line | {"data": line["data"] or given.get("data_set", "")} for line in record["metrics"]]
     frame = pd.DataFrame(lines, columns=COLUMNS).astype(dict.fromkeys(NUMBERS, float))
@@ -77,10 +77,10 @@ def _made_here() -> Iterator[dict]:
     for (batch, row), entry in meant.items():
         if (metrics := paths.runs() / entry["run_id"] / "metrics.json").exists():
             said = {"level": entry.get("level", ""), "departs": entry.get("departs", "")}
-            yield runs.read_metrics(metrics) | {"batch": batch, "row": row} | said
+            yield records.read_metrics(metrics) | {"batch": batch, "row": row} | said
     told = {batch for batch, _ in meant} | {entry["run_id"] for entry in meant.values()}
     for path in sorted(paths.runs().glob("*/metrics.json")):
-        record = runs.read_metrics(path)
+        record = records.read_metrics(path)
         if told.isdisjoint((record["batch"], record["run_id"])):
             yield record
 
@@ -102,5 +102,5 @@ def keep(run: str) -> Path:
     if not record["batch"]:
         raise ValueError(f"{run} belongs to no batch: run it through a batch file to keep it")
     path = paths.KEPT / re.sub(r"[^\w.-]+", "-", record["batch"]).strip("-") / record["row"] / "metrics.json"
-    paths.write_atomically(path, runs.to_json(record))
+    paths.write_atomically(path, records.to_json(record))
     return path.parent

@@ -258,6 +258,14 @@ def test_a_damaged_metrics_file_is_not_taken_for_finished(here):
             rows.load(path)
 
 
+def test_a_row_that_was_not_asked_for_is_told_as_such(here, capsys):
+    rows_of = {name: {"notebook": "01_good", "parameters": {"steps": i}} for i, name in enumerate(["a", "b", "c"], 1)}
+    loaded = rows.load(here.write(rows_of | {"b": rows_of["b"] | {"after": ["a"]}}))
+    assert batch.summarise(loaded, {"a", "b"}) == 1
+    told = [line.split(maxsplit=3) for line in capsys.readouterr().out.splitlines() if "not run" in line]
+    assert told == [["not", "run", "a"], ["not", "run", "b", "after a"], ["not", "run", "c", "not asked for"]]
+
+
 def test_nothing_runs_where_a_row_is_wrong(study):
     process = study.call("run", study.write({"a": {"notebook": "01_good"}, "b": {"notebook": "02_bad", "after": "c"}}))
     assert process.returncode != 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import ordeal
 import pytest
 from studies import BAD, wait_for, write_notebook
 
-from lib.engine import batch, orphans, rows
+from lib.engine import batch, plans, rows
 from lib.gan import checkpoints
 from lib.study import paths
 
@@ -139,16 +140,21 @@ def test_trainings_that_no_run_uses(here, capsys):
     paths.write_atomically(planned, json.dumps({"rows": {"a": {"run_id": "01_good-planned"}}}).encode())
     needed = [training("1", "01_good-gone", "01_good-finished"), training("2", "01_good-planned")]
     orphan, unknown = training("3", "01_good-gone"), training("4")
-    assert orphans.find().keys() == {orphan, unknown}
-    orphans.tell()
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    alive, killed = (finished / f"part-{platform.node()}-{pid}-a_b1" for pid in (os.getpid(), dead.pid))
+    for part in (alive, killed):
+        part.mkdir()
+    assert plans.find_orphans().keys() == {orphan, unknown, killed}
+    plans.tell_orphans()
     assert (
-        "2 trainings that no finished or planned run uses, 2.0 MiB: `make orphans ARGS=--remove`"
+        "3 folders that no finished or planned run uses, 2.0 MiB: `make orphans ARGS=--remove`"
         in capsys.readouterr().out
     )
-    orphans.tell(remove=True)
+    plans.tell_orphans(remove=True)
     assert all(folder.exists() for folder in needed)
-    assert not orphan.exists() and not unknown.exists()
-    assert orphans.find() == {}
+    assert alive.exists() and not any(folder.exists() for folder in (orphan, unknown, killed))
+    assert plans.find_orphans() == {}
 
 
 def test_a_training_notes_who_uses_it(tmp_path, monkeypatch):

@@ -153,6 +153,14 @@ def test_cards_are_not_looked_for_where_nobody_wants_one(box):
     assert machine.cards == {}
 
 
+def test_a_folder_of_leases_that_another_user_made_is_refused(box, monkeypatch):
+    other = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: other)
+    (box / f"study-gpu-{os.getuid()}").mkdir(mode=0o700)
+    with pytest.raises(ValueError, match=r"study-gpu-\d+ is no folder of yours alone: remove it"):
+        places.lease(places.find_cards())
+
+
 def test_a_folder_of_leases_that_is_not_ones_own_is_refused(box):
     folder = box / f"study-gpu-{os.getuid()}"
     folder.symlink_to(box)

@@ -76,11 +76,6 @@ def test_a_card_is_for_a_notebook_that_has_a_device(tmp_path):
         rows.load(path)
 
 
-@pytest.mark.parametrize("path", sorted((paths.ROOT / "batches").glob("*.yaml")), ids=lambda path: path.stem)
-def test_what_batches_have_is_not_refused(path):
-    assert rows.load(path).rows
-
-
 def test_each_setting_of_a_training_has_a_rule():
     parameters, settings = identity.parameters_of(TRAIN), {field.name for field in fields(game.Settings)}
     open_ones = {name for name in settings & parameters.keys() if not isinstance(parameters[name], bool)}

@@ -57,6 +57,14 @@ def test_a_camera_that_was_turned(tmp_path, orientation, kind):
     assert shown == [{"R": RED, "G": GREEN, "B": BLUE, "g": GREY}[letter] for letter in SHOWN[orientation]]
 
 
+def test_an_edge_is_resized_by_cubic_curves(tmp_path):
+    """They overshoot on both sides of it: Keys' cubic with a = -1/2 at 0.25, 0.75, 1.25 and 1.75, by hand."""
+    edge = np.full((8, 8), 100, np.uint8)
+    edge[:, 4:] = 164
+    row = packed(tmp_path, save(edge, "PNG"), size=16)[0, 0, 8]
+    assert row.tolist() == [100] * 5 + [99, 96, 113, 151, 169, 166] + [164] * 5
+
+
 def test_exif_that_nobody_can_read(tmp_path):
     assert colours_of(packed(tmp_path, save(QUARTERS, "PNG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff broken"))) == [RED]
 

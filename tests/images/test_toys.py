@@ -74,6 +74,13 @@ def test_images_differ_from_each_other(draw):
     assert len(np.unique(draw(50)[0].reshape(50, -1), axis=0)) == 50
 
 
+def test_a_window_too_narrow_for_its_bar_is_drawn_without():
+    room = Room(bed=0, window=1, window_w=0.38, depth=1.4)
+    x0, y0, x1, y1 = window_box(room, 16)
+    wall, pane = (paint_room(replace(room, window=there), 16)[:, y0:y1, x0:x1] for there in (0, 1))
+    assert (difference(wall, pane) > 0).all()
+
+
 @pytest.mark.parametrize("draw", DRAW)
 def test_traits_do_not_depend_on_size(draw):
     traits = [draw(8, size, seed=1)[1].drop(columns=BOX, errors="ignore") for size in (16, 32)]

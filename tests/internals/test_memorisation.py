@@ -64,6 +64,16 @@ def test_the_control_memorises(faces):
     assert distances.median() < 0.7 * others.median()
 
 
+def test_the_control_never_sees_a_code_twice(faces, monkeypatch):
+    """Noise around the codes is drawn for each minibatch, or an image would be stored at a point."""
+    seen, forward = [], models.Generator.forward
+    monkeypatch.setattr(models.Generator, "forward", lambda G, z: (seen.append(z.detach().clone()), forward(G, z))[1])
+    _, codes = memorisation.memorise(models.describe("tutorial64", size=16, ngf=4, ndf=4), faces[:8], steps=3, seed=0)
+    first, *others = (z.sort(dim=0).values for z in seen if len(z) == 8)
+    assert len(others) >= 2
+    assert all((z - first).abs().mean() > 0.01 for z in [*others, codes.sort(dim=0).values])
+
+
 def test_the_control_takes_images_of_its_net(faces):
     description = models.describe("tutorial64", size=16, nc=1, ngf=4, ndf=4)
     with pytest.raises(ValueError, match=r"images of \(3, 16, 16\) do not fit a net for \(1, 16, 16\)"):

@@ -139,6 +139,16 @@ def test_the_name_holds_the_content_of_images_and_nets(study):
     assert told["content of net"] == manifest.of_net("digits")
 
 
+def test_the_name_holds_the_content_of_a_table(study, monkeypatch):
+    monkeypatch.setattr(paths, "ROOT", study.folder)
+    (study.folder / "data").mkdir()
+    names = {identity.run_id("01_one", {"name": "boxes.csv"})}
+    for content in (b"file,x0", b"file,x0\na,1"):
+        (study.folder / "data" / "boxes.csv").write_bytes(content)
+        names.add(identity.run_id("01_one", {"name": "boxes.csv"}))
+    assert len(names) == 3
+
+
 def test_a_label_is_declared_once(study):
     edit(study, "gan/game.py", "def play", 'VERSIONS = {"training": 1}\n\n\ndef play')
     with pytest.raises(ValueError, match="two modules declare a version of training: give one another label"):

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lib.study import identity, paths, runs, syntax, tables
+from lib.study import identity, paths, records, runs, syntax, tables
 
 GIVEN = {"steps": 3, "lr": 0.1, "name": "x", "fast": True}
 
@@ -23,16 +23,16 @@ def notebook(study):
 
 
 def test_the_commit_is_the_one_that_began(monkeypatch):
-    monkeypatch.setattr(runs, "commit", lambda: "first")
+    monkeypatch.setattr(records, "commit", lambda: "first")
     made = runs.start("01_one", {"steps": 3, "lr": 0.1, "name": "x", "fast": True})
-    monkeypatch.setattr(runs, "commit", lambda: "second")
+    monkeypatch.setattr(records, "commit", lambda: "second")
     runs.finish(made)
-    assert runs.read_metrics(made.folder / "metrics.json")["commit"] == "first"
+    assert records.read_metrics(made.folder / "metrics.json")["commit"] == "first"
 
 
 def test_finished_means_that_metrics_are_there(study):
     made = study.run("quick/a", value=2.0)
-    record = runs.read_metrics(made.folder / "metrics.json")
+    record = records.read_metrics(made.folder / "metrics.json")
     assert (record["run_id"], record["batch"], record["row"]) == (made.id, "quick", "a")
     assert record["parameters"] == {"steps": 3, "lr": 0.1, "name": "x", "fast": True}
     assert record["metrics"][0]["value"] == 2.0
@@ -127,14 +127,14 @@ def test_papermill_by_hand_runs_what_the_notebook_knows_and_refuses_the_rest(stu
     assert started["unknown"].returncode == 1
     assert "01_one has no parameter 'stop': it has steps, lr, name, fast" in said["unknown"]
     (made,) = (study.folder / "results" / "runs").glob("*/metrics.json")
-    assert runs.read_metrics(made)["metrics"][0]["value"] == 5
+    assert records.read_metrics(made)["metrics"][0]["value"] == 5
 
 
 def test_a_row_is_run_as_planned(study, monkeypatch):
     given = {"steps": 4, "name": "folder:photos"}
     study.plan("some/own.yaml/a", "01_one-planned", given, monkeypatch, departs="small", steps="4", photos="0123")
     monkeypatch.setattr(identity, "identity_of", None)  # nothing is looked for again
-    monkeypatch.setattr(runs, "commit", None)
+    monkeypatch.setattr(records, "commit", None)
     made = runs.start("01_one", GIVEN | {"steps": 4, "name": "folder:photos"})
     (made.folder / "grid.png").write_bytes(b"png")
     made.record("loss", 1.0)
@@ -167,24 +167,24 @@ def test_a_row_with_other_parameters_than_planned_is_refused(study, monkeypatch,
 
 
 def finished(made):
-    return runs.read_metrics(made.folder / "metrics.json")
+    return records.read_metrics(made.folder / "metrics.json")
 
 
 def test_a_run_of_other_code_is_older_until_somebody_accepts_it(monkeypatch, study):
     made = study.run("quick/a")
-    assert runs.differs(finished(made)) == []
+    assert records.differs(finished(made)) == []
     assert tables.read()["code"].tolist() == [""]
     study.write("01_one", "from lib.internals import latent", "x = 3")
-    assert runs.differs(finished(made)) == ["01_one.x", "01_one.cells"]
+    assert records.differs(finished(made)) == ["01_one.x", "01_one.cells"]
     assert tables.read()["code"].tolist() == ["older"]
 
     monkeypatch.setenv("USER", "somebody")
-    monkeypatch.setattr(runs, "commit", lambda: "second")
-    assert runs.accept(made.folder) == ["01_one.x", "01_one.cells"]
+    monkeypatch.setattr(records, "commit", lambda: "second")
+    assert records.accept(made.folder) == ["01_one.x", "01_one.cells"]
     record = finished(made)
     assert (record["accepted"]["by"], record["accepted"]["commit"]) == ("somebody", "second")
     assert record["code"] != record["accepted"]["code"], "what made it stays on record"
-    assert runs.differs(record) == []
+    assert records.differs(record) == []
     assert tables.read()["code"].tolist() == ["accepted"]
     study.write("01_one", "from lib.internals import latent", "x = 4")
     assert tables.read()["code"].tolist() == ["older"], "that was not accepted"
@@ -194,20 +194,20 @@ def test_a_run_in_a_kernel_that_has_not_seen_the_last_edit_is_older(study, monke
     monkeypatch.setattr(syntax, "LIB", study.folder / "lib")
     (study.folder / "lib" / "internals").mkdir(parents=True)
     (study.folder / "lib" / "internals" / "latent.py").write_text("x = 1\n")
-    monkeypatch.setattr(runs, "LOADED", time.time() + 60)
-    assert runs.differs(finished(study.run())) == []
-    monkeypatch.setattr(runs, "LOADED", time.time() - 60)
-    assert runs.differs(finished(study.run())) == ["code that is gone, or was edited in a live kernel"]
+    monkeypatch.setattr(records, "LOADED", time.time() + 60)
+    assert records.differs(finished(study.run())) == []
+    monkeypatch.setattr(records, "LOADED", time.time() - 60)
+    assert records.differs(finished(study.run())) == ["code that is gone, or was edited in a live kernel"]
 
 
 def test_a_default_that_has_changed_is_told(study):
     by_default, chosen = study.run(), study.run(lr=0.2)
     changed = study.parameters.replace("lr: float = 0.1", "lr: float = 0.3") + "\nmore: int = 1"
     study.write("01_one", "from lib.internals import latent", parameters=changed)
-    assert runs.differs(finished(by_default)) == ["lr, 0.1 by default"]
-    assert runs.differs(finished(chosen)) == [], "a new parameter at its default changes nothing"
-    runs.accept(by_default.folder)
-    assert runs.differs(finished(by_default)) == []
+    assert records.differs(finished(by_default)) == ["lr, 0.1 by default"]
+    assert records.differs(finished(chosen)) == [], "a new parameter at its default changes nothing"
+    records.accept(by_default.folder)
+    assert records.differs(finished(by_default)) == []
     assert finished(by_default)["parameters"]["lr"] == 0.1
 
 
@@ -216,13 +216,13 @@ def test_a_run_is_as_old_as_the_net_that_it_uses(study):
     net = runs.start("02_net", GIVEN)
     runs.finish(net)
     made = study.run(name=f"run:{net.id}")
-    assert runs.differs(finished(made)) == []
+    assert records.differs(finished(made)) == []
     study.write("02_net", "x = 2")
-    assert runs.differs(finished(made)) == ["02_net.x"]
+    assert records.differs(finished(made)) == ["02_net.x"]
     again = study.run(name=f"run:{net.id}")
-    assert runs.differs(finished(again)) == ["02_net.x"], "the net is still the old one"
-    runs.accept(net.folder)
-    assert runs.differs(finished(study.run(name=f"run:{net.id}"))) == []
+    assert records.differs(finished(again)) == ["02_net.x"], "the net is still the old one"
+    records.accept(net.folder)
+    assert records.differs(finished(study.run(name=f"run:{net.id}"))) == []
 
 
 def test_a_record_of_an_older_format_is_older_and_can_be_accepted(study):
@@ -234,15 +234,15 @@ def test_a_record_of_an_older_format_is_older_and_can_be_accepted(study):
     kept.mkdir(parents=True)
     (kept / "metrics.json").write_text(json.dumps(record | {"dependencies": {"steps": "3"}}))
     (made.folder / "metrics.json").unlink()
-    assert runs.differs(runs.read_metrics(kept / "metrics.json")) == ["made by another version of the study"]
+    assert records.differs(records.read_metrics(kept / "metrics.json")) == ["made by another version of the study"]
     assert tables.read()["code"].tolist() == ["older"]
-    runs.accept(kept)
+    records.accept(kept)
     assert tables.read()["code"].tolist() == ["accepted"]
     study.write("01_one", "x = 1", parameters=study.parameters.replace("0.1", "0.2"))
-    found = runs.differs(runs.read_metrics(kept / "metrics.json"))
+    found = records.differs(records.read_metrics(kept / "metrics.json"))
     assert found == ["01_one.x", "01_one.cells", "lr, 0.1 by default"]
     (study.folder / "notebooks" / "01_one.ipynb").unlink()
-    assert runs.differs(runs.read_metrics(kept / "metrics.json")) == ["01_one is gone"]
+    assert records.differs(records.read_metrics(kept / "metrics.json")) == ["01_one is gone"]
 
 
 # --- what is recorded
@@ -259,7 +259,7 @@ def test_what_is_not_finite_is_recorded_as_none_and_told(monkeypatch, value):
     assert line["note"] == f"why; value is {float(value)}; high is {float(value)}"
     assert tables.read()[["value", "low"]].isna().to_numpy().tolist() == [[True, False]]
     with pytest.raises(ValueError, match="not JSON compliant"):
-        runs.to_json({"seconds": math.nan})
+        records.to_json({"seconds": math.nan})
 
 
 def test_ours_stands_beside_what_was_published():
@@ -303,20 +303,20 @@ def test_the_commit_tells_that_files_differ_from_it(monkeypatch, tmp_path):
     (tmp_path / "lib" / "a.py").write_text("x = 1")
     for words in ("init", "add .", "-c user.name=me -c user.email=me commit -m all"):
         subprocess.run(["git", "-C", tmp_path, *words.split()], check=True, capture_output=True)
-    clean = runs.commit()
+    clean = records.commit()
     (tmp_path / "lib" / "a.py").write_text("x = 2")
-    assert (len(clean), runs.commit()) == (10, f"{clean}+")
+    assert (len(clean), records.commit()) == (10, f"{clean}+")
 
 
 def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):
-    assert len(runs.commit().removesuffix("+")) == 10
+    assert len(records.commit().removesuffix("+")) == 10
     with monkeypatch.context() as patch:
         patch.setenv("PATH", str(tmp_path))
-        assert runs.commit() == "unknown"
+        assert records.commit() == "unknown"
     with monkeypatch.context() as patch:
         patch.setattr(paths, "ROOT", tmp_path)
         patch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-        assert runs.commit() == "unknown", "no repository"
+        assert records.commit() == "unknown", "no repository"
 
 
 def test_files_are_utf_8_whatever_the_locale(study):
@@ -325,13 +325,13 @@ def test_files_are_utf_8_whatever_the_locale(study):
 import warnings
 warnings.filterwarnings("error", category=EncodingWarning, module=r"lib\.study")
 from pathlib import Path
-from lib.study import runs, tables
+from lib.study import records, runs, tables
 run = runs.start("01_one", {"name": "folder:\xf6"})
 run.record("loss", 1.0, note="\xfc")
 runs.finish(run)
 tables.claim("quick", Path("quick.yaml"), {"a": {"run_id": run.id, "departs": "\xe4"}})
 print(ascii(tables.read().iloc[0][["note", "departs"]].tolist()), tables.write().name)
-runs.accept(tables.keep(run.id))
+records.accept(tables.keep(run.id))
 """
     places = {"STUDY_NOTEBOOKS": str(study.folder / "notebooks"), "STUDY_RESULTS": str(study.folder)}
     done = subprocess.run(

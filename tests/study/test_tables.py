@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lib.study import paths, runs, tables
+from lib.study import paths, records, tables
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def test_a_row_says_how_it_departs_from_the_published_setting(monkeypatch, study
     study.claim("quick", "smaller", "conceptual", a=made.id)
     assert tables.read("quick")["departs"].tolist() == ["smaller"], "as the batch says now"
     assert tables.read("quick")["level"].tolist() == ["conceptual"], "as the batch says now"
-    assert runs.read_metrics(tables.keep(made.id) / "metrics.json")["departs"] == "smaller"
+    assert records.read_metrics(tables.keep(made.id) / "metrics.json")["departs"] == "smaller"
 
 
 def test_kept_runs_count_until_a_newer_one_is_made_here(study):
@@ -115,7 +115,7 @@ def test_what_is_kept_is_whole_at_every_moment(monkeypatch, study):
     seen = []
 
     def write(target, content):
-        seen.append((target == path, runs.read_metrics(path)["metrics"][0]["value"]))
+        seen.append((target == path, records.read_metrics(path)["metrics"][0]["value"]))
 
     study.run("own/a", value=2.0)
     monkeypatch.setattr(paths, "write_atomically", write)
