@@ -262,7 +262,7 @@ def test_a_row_that_was_not_asked_for_is_told_as_such(here, capsys):
     rows_of = {name: {"notebook": "01_good", "parameters": {"steps": i}} for i, name in enumerate(["a", "b", "c"], 1)}
     loaded = rows.load(here.write(rows_of | {"b": rows_of["b"] | {"after": ["a"]}}))
     assert batch.summarise(loaded, {"a", "b"}) == 1
-    told = [line.split(maxsplit=3) for line in capsys.readouterr().out.splitlines() if "not run" in line]
+    told = sorted(line.split(maxsplit=3) for line in capsys.readouterr().out.splitlines() if "not run" in line)
     assert told == [["not", "run", "a"], ["not", "run", "b", "after a"], ["not", "run", "c", "not asked for"]]
 
 
