@@ -39,14 +39,13 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: tuple, padding: tuple, extra: tuple | None) -> Tensor:
-        x, weight = x.bfloat16(), weight.bfloat16()
-        ctx.save_for_backward(x, weight)
+        ctx.save_for_backward(x, weight)  # as they came: a second derivative goes through them
         ctx.how = (stride, padding, [1, 1], extra is not None, extra or [0, 0], 1)
-        return torch.ops.aten.convolution(x, weight, None, *ctx.how)
+        return torch.ops.aten.convolution(x.bfloat16(), weight.bfloat16(), None, *ctx.how)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
+        x, weight = (tensor.bfloat16() for tensor in ctx.saved_tensors)
         of_x = of_weight = None
         if ctx.needs_input_grad[0]:
             of_x = torch.ops.aten.convolution_backward(gradient, x, weight, None, *ctx.how, [True, False, False])[0]

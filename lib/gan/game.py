@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lib.gan.acceleration import MatrixGradients, Recorded
 from lib.images import data
-from lib.nets import devices
+from lib.nets import authors, devices
 from lib.nets.models import Discriminator, Generator
 from lib.study import chance
 
@@ -43,17 +43,22 @@ class Settings:
     augment: str = ""  # change real images and samples alike before D: of AUGMENTATIONS, joined by +
     lr_decay: float = 0.0  # last share of the training, over which the rate falls linearly to 0
     real_label: float = 1.0  # what D shall answer to real images; below 1: one-sided labels
+    noise: float = 0.0  # spread of Gaussian noise on all that D sees, at the start; it falls linearly to 0
+    D_rate: float = 1.0  # D's rate as a multiple of lr, which is G's
+    r1: float = 0.0  # weight of half the squared gradient of D's answers to real images
+    start: str = ""  # a net whose D's convolutions D starts from, where it has them
+    frozen: bool = False  # those do not learn
 
     def __post_init__(self) -> None:
         for name, least in {"batch_size": 2, "seed": 0}.items():
             value = getattr(self, name)
             if not isinstance(value, Integral) or isinstance(value, bool) or not least <= value < 2**32:
                 raise ValueError(f"{name} = {value!r}: must be a whole number from {least} to {2**32 - 1}")
-        for name in ("epochs", "lr", "beta1", "weight_decay", "lr_decay", "real_label"):
+        for name in ("epochs", "lr", "beta1", "weight_decay", "lr_decay", "real_label", "noise", "D_rate", "r1"):
             value = getattr(self, name)
             if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value) or value < 0:
                 raise ValueError(f"{name} = {value!r}: must be a number, and not below 0")
-        for name in ("epochs", "lr", "real_label"):
+        for name in ("epochs", "lr", "real_label", "D_rate"):
             if getattr(self, name) == 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be above 0")
         for name in ("lr_decay", "real_label"):
@@ -66,6 +71,12 @@ class Settings:
         for name, choices in {"update": ("both", "alternate"), "precision": devices.PRECISIONS}.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} = {getattr(self, name)!r}: choose one of {', '.join(choices)}")
+        if self.r1 and self.compile:
+            raise ValueError(f"r1 = {self.r1} with compile: what is compiled has no second derivative; leave one out")
+        if self.start and self.start not in authors.NETS and not self.start.startswith("run:"):
+            raise ValueError(f"start = {self.start!r}: give run:ID, or one of {', '.join(authors.NETS)}")
+        if self.frozen and not self.start:
+            raise ValueError("frozen: say with start which net's convolutions stay as they are")
 
 
 # --- what D sees in place of an image. Differentiable, so that G learns through it (Zhao et al. 2020, DiffAugment).
@@ -110,6 +121,12 @@ def _uniform(x: Tensor, generator: torch.Generator) -> Tensor:
 AUGMENTATIONS = {"shift": shift, "cutout": cutout, "colour": colour}
 
 
+def steepness(answers: Tensor, x: Tensor) -> Tensor:
+    """Return R1 (Mescheder 2018), the mean squared norm of the logits' gradient: (N,), images (N, C, H, W) -> ()."""
+    (gradient,) = torch.autograd.grad(answers.sum(), x, create_graph=True)
+    return gradient.square().sum((1, 2, 3)).mean()
+
+
 @dataclass
 class Training:
     """The state of one training: everything that a resumed run needs to go on exactly."""
@@ -131,12 +148,15 @@ class Training:
                 net.compile()
         s, on_gpu = self.settings, self.device.type == "cuda"
         how = {"betas": (s.beta1, 0.999), "weight_decay": s.weight_decay, "fused": True, "capturable": on_gpu}
-        self.optimizers = {  # a rate that changes is a tensor, which a recorded minibatch reads
+        self.rates = {"G": s.lr, "D": s.lr * s.D_rate}
+        self.optimizers = {  # what changes is a tensor, which a recorded minibatch reads
             name: torch.optim.Adam(
-                net.parameters(), torch.tensor(s.lr, device=self.device) if s.lr_decay else s.lr, **how
+                [weight for weight in getattr(self, name).parameters() if weight.requires_grad],
+                torch.tensor(rate, device=self.device) if s.lr_decay else rate, **how,
             )
-            for name, net in (("G", self.G), ("D", self.D))
-        }
+            for name, rate in self.rates.items()
+        }  # fmt: skip
+        self.noise = torch.zeros((), device=self.device)
         self.z_generator = torch.Generator(self.device).manual_seed(chance.stream(s.seed, "z", "training"))
         fixed = torch.Generator().manual_seed(chance.stream(s.seed, "z", "fixed"))
         self.fixed_z = self.G.sample_z(SAMPLES, fixed).to(self.device)
@@ -152,8 +172,10 @@ class Training:
         play = self.plays[self.step % len(self.plays)]
         if self.settings.lr_decay:
             left = (1 - self.step / self.total) / self.settings.lr_decay
-            for optimizer in self.optimizers.values():
-                optimizer.param_groups[0]["lr"].fill_(self.settings.lr * min(1, left))
+            for name, optimizer in self.optimizers.items():
+                optimizer.param_groups[0]["lr"].fill_(self.rates[name] * min(1, left))
+        if self.settings.noise:
+            self.noise.fill_(self.settings.noise * (1 - self.step / self.total))
         self.step += 1
         return play(x)
 
@@ -170,10 +192,11 @@ class Training:
 
     def _update_D(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         with self._autocast():  # two passes: batch norm sees real images and samples apart
-            on_real, on_fake = (self.D(self._augmented(x)).float() for x in (real, fake))
+            real, fake = (self._augmented(x).detach() for x in (real, fake))
+            on_real, on_fake = (self.D(x).float() for x in (real.requires_grad_(self.settings.r1 > 0), fake))
         loss = F.binary_cross_entropy_with_logits(on_real, torch.full_like(on_real, self.settings.real_label))
         loss = loss + F.binary_cross_entropy_with_logits(on_fake, torch.zeros_like(on_fake))
-        self._descend("D", loss)
+        self._descend("D", loss + self.settings.r1 / 2 * steepness(on_real, real) if self.settings.r1 else loss)
         return {
             "loss_D": loss.detach(),
             "D_x": on_real.detach().sigmoid().mean(),
@@ -186,16 +209,19 @@ class Training:
             on_fake = self.D(self._augmented(fake)).float()
         loss = F.binary_cross_entropy_with_logits(on_fake, torch.ones_like(on_fake))
         self._descend("G", loss)
-        self.D.requires_grad_(True)
+        for weight in self.optimizers["D"].param_groups[0]["params"]:  # of D, all but what is frozen
+            weight.requires_grad_(True)
         return {"loss_G": loss.detach()}
 
     def _augmented(self, x: Tensor) -> Tensor:
         """Return images as D shall see them, real ones and samples alike."""
-        if not self.settings.augment:
+        if not self.settings.augment and not self.settings.noise:
             return x
         with torch.autocast(self.device.type, enabled=False):
-            for name in self.settings.augment.split("+"):
+            for name in filter(None, self.settings.augment.split("+")):
                 x = AUGMENTATIONS[name](x, self.z_generator)
+            if self.settings.noise:
+                x = x + self.noise * torch.randn(x.shape, generator=self.z_generator, device=self.device)
         return x.contiguous(memory_format=torch.channels_last)
 
     def _descend(self, name: str, loss: Tensor) -> None:

@@ -83,8 +83,9 @@ def fit(
     such as a memory map. Writes checkpoints, log.jsonl, progress.txt and snapshots into folder. SIGINT and SIGTERM save
     before they stop it. Where another process trains in folder, waits for it, and goes on from where that ended.
 
-    Raises ValueError where x does not fit the net, is smaller than a minibatch, or where folder holds another training
-    (it says what differs), FloatingPointError where a loss is not finite, OSError where folder cannot be written.
+    Raises ValueError where x does not fit the net, is smaller than a minibatch, where the net to start from has other
+    convolutions, or where folder holds another training (it says what differs), FloatingPointError where a loss is not
+    finite, OSError where folder cannot be written.
     """
     rows = torch.arange(len(x)) if rows is None else rows
     require_images(x, description.shape, len(rows), settings)
@@ -92,7 +93,10 @@ def fit(
     due = plan(total, snapshots)
     health = diagnostics.Health(x, rows, device)
     with checkpoints.hold(folder), checkpoints.deferred_signals() as signals, _memory_errors(device, settings):
-        training = Training(*models.from_description(description, settings.seed), settings, device, total)
+        G, D = models.from_description(description, settings.seed)
+        if settings.start:
+            weights.take_convolutions(D, settings.start, settings.frozen)
+        training = Training(G, D, settings, device, total)
         resume(training, folder, len(rows))
         if training.step == 0:
             training.take_samples()
@@ -238,7 +242,7 @@ def resume(training: Training, folder: Path, n: int) -> None:
         for key, value in tensors.items():
             if key.startswith(f"adam.{name}."):
                 i, moment = key.split(".")[2:]
-                weight = list(net.parameters())[int(i)]
+                weight = training.optimizers[name].param_groups[0]["params"][int(i)]
                 if value.shape == weight.shape:  # fused Adam walks moments and weights as one layout: theirs
                     value = torch.empty_like(weight, requires_grad=False).copy_(value)
                 state["state"].setdefault(int(i), {})[moment] = value

@@ -21,6 +21,7 @@ from lib.study import paths
 from lib.study.paths import write_atomically
 
 LARGEST = 25 * 2**20  # bytes of a net that git keeps
+OF_CONVOLUTIONS = ("size", "nc", "ndf", "kernel", "convs_per_scale", "batch_norm", "resample")  # what shapes D's
 PICKLES = {".pth", ".pt", ".pkl", ".ckpt", ".bin", ".jl"}  # suffixes of files that run code when they are loaded
 
 
@@ -109,6 +110,22 @@ def load_weights(net: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -
         if own[name].shape != value.shape:
             raise ValueError(f"{path} holds another net: {name} is {tuple(value.shape)}, not {tuple(own[name].shape)}")
     net.load_state_dict(tensors)
+
+
+def take_convolutions(D: Discriminator, net: str, frozen: bool) -> None:
+    """Copy the convolutions of another net's D into D, batch norm with them, as far as that D has them.
+
+    net: as `load_net` takes it. frozen: these shall not learn. Raises ValueError, naming what differs, where they do
+    not fit.
+    """
+    there = load_net(net)[1]
+    own, given = (asdict(d.description) for d in (D, there))
+    differing = [f"{k} = {given[k]} there, {own[k]} here" for k in OF_CONVOLUTIONS if own[k] != given[k]]
+    if differing:
+        raise ValueError(f"start = {net!r}: its convolutions do not fit ({'; '.join(differing)})")
+    for layer, found in zip(D.layers, there.layers, strict=False):  # a D that was released in part has fewer
+        layer.load_state_dict(found.state_dict())
+        layer.requires_grad_(not frozen)
 
 
 def find_net(net: str) -> Path:

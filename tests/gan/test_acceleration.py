@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lib.gan import acceleration
+from lib.gan.game import steepness
 from lib.nets import models
 
 
@@ -27,6 +28,21 @@ def test_gradients_are_autograds(kernel, net):
     for own, fast in zip(*found, strict=True):
         assert own.dtype == fast.dtype and own.shape == fast.shape
         torch.testing.assert_close(fast, own, rtol=0.05, atol=0.01 * own.abs().max().item())
+
+
+def test_second_derivatives_are_autograds():
+    """R1 differentiates the gradient of D's answers once more."""
+    D = models.build("tutorial64", size=32, ngf=16, ndf=16, seed=1)[1].to(memory_format=torch.channels_last)
+    x, found = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)), []
+    for context in (torch.enable_grad(), acceleration.MatrixGradients()):
+        D.zero_grad()
+        seen = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16), context:
+            answers = D(seen).float()
+        steepness(answers, seen).backward()
+        found.append([p.grad.clone() for p in D.parameters() if p.grad is not None])
+    for own, fast in zip(*found, strict=True):
+        torch.testing.assert_close(fast, own, rtol=0.05, atol=0.02 * own.abs().max().item())
 
 
 def test_it_is_taken_where_it_pays_and_only_there(monkeypatch):

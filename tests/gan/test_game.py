@@ -8,11 +8,19 @@ import torch
 from lib.gan import game, train
 from lib.gan.game import AUGMENTATIONS, colour, cutout, flip, shift
 from lib.images import data
-from lib.nets import models
+from lib.nets import models, weights
 
 NET = models.describe("tutorial64", size=16, nc=1, ngf=8, ndf=8)
 X = torch.randint(0, 256, (200, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-OPTIONS = {"flip": True, "augment": "colour+shift+cutout", "lr_decay": 0.5, "real_label": 0.9}
+OPTIONS = {
+    "flip": True,
+    "augment": "colour+shift+cutout",
+    "lr_decay": 0.5,
+    "real_label": 0.9,
+    "noise": 0.2,
+    "D_rate": 0.5,
+    "r1": 1.0,
+}
 
 
 def settings(**changes):
@@ -141,8 +149,71 @@ def test_one_sided_labels_by_hand():
     assert one._update_D(real, real + 1)["loss_D"].item() == pytest.approx(-0.9 * math.log(0.9) - 0.1 * math.log(0.1))
 
 
+def test_noise_falls_to_nothing():
+    """Its spread at the start, in the middle and at the end, on real images and on samples, drawn anew for each."""
+    one, seen = training(total=8, noise=0.5), []
+    one.D.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
+    x = torch.full((32, 1, 16, 16), 0.25)
+    for done in (0, 4, 8):
+        one.step = done
+        one.train_minibatch(x)
+    real = seen[::3]
+    assert [found.sub(0.25).std().item() for found in real] == pytest.approx([0.5, 0.25, 0], rel=0.02)
+    assert [found.mean().item() for found in real] == pytest.approx([0.25] * 3, abs=0.02)
+    blurred, again = seen[1] - seen[7], seen[2] - seen[8]  # of D's turn and of G's; G has hardly moved
+    assert blurred.std().item() == pytest.approx(0.5, rel=0.1) and not torch.allclose(blurred, again, atol=0.5)
+
+
+def test_ds_rate_moves_d_by_so_much():
+    """Adam's first step is as long as its rate, whether or not that falls."""
+    for decay, total in ((0.0, 0), (1.0, 8)):
+        one = training(total=total, lr=1e-3, D_rate=0.25, lr_decay=decay)
+        before = [
+            net.state_dict()[name].clone() for net, name in ((one.D, "head.weight"), (one.G, "projection.weight"))
+        ]
+        one.train_minibatch(data.to_float(X[:32]))
+        after = one.D.head.weight, one.G.projection.weight
+        steps = [(b - a).abs().median().item() for a, b in zip(before, after, strict=True)]
+        assert steps == pytest.approx([2.5e-4, 1e-3], rel=0.01)
+
+
+def test_the_steepness_of_a_linear_d_is_its_weights_norm():
+    weight = torch.tensor([[[1.0, -2.0], [0.0, 2.0]]])
+    x = torch.rand(5, 1, 2, 2, requires_grad=True)
+    assert game.steepness((x * weight).sum((1, 2, 3)), x).item() == 9
+
+
+def test_r1_adds_half_its_weight_times_the_steepness():
+    """D answers 3 a to images of one pixel: the steepness is 9 a a, and r1 / 2 of it has the slope 9 r1 a."""
+    slopes = []
+    for r1 in (0.0, 2.0):
+        one = training(r1=r1)
+        one.D.a = torch.nn.Parameter(torch.tensor(0.5))
+        one.D.forward = lambda x, D=one.D: 3 * D.a * x[:, 0, 0, 0]
+        one.optimizers["D"] = torch.optim.SGD([one.D.a], lr=1.0)
+        loss = one._update_D(torch.zeros(4, 1, 1, 1), torch.zeros(4, 1, 1, 1))["loss_D"]
+        slopes.append(0.5 - one.D.a.item())
+        assert loss.item() == pytest.approx(2 * math.log(2)), "the game's own loss"
+    assert slopes == pytest.approx([0, 9 * 2.0 * 0.5])
+
+
+def test_l2_is_on_all_parameters():
+    """As in the authors' code, on gains and biases too: where it is all there is, Adam's first step is towards 0."""
+    one = training(weight_decay=1e6, lr=1e-3)
+    for net in (one.G, one.D):
+        for module in net.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.bias.data.fill_(-0.5)
+    before = {name: {k: v.detach().clone() for k, v in getattr(one, name).named_parameters()} for name in "GD"}
+    one.train_minibatch(data.to_float(X[:32]))
+    for name, were in before.items():
+        for k, v in getattr(one, name).named_parameters():
+            torch.testing.assert_close(v, were[k] - 1e-3 * were[k].sign(), atol=1e-5, rtol=1e-4, msg=f"{name}.{k}")
+
+
 def test_options_at_their_defaults_are_the_papers_training():
-    plain, told = training(), training(flip=False, augment="", lr_decay=0.0, real_label=1.0)
+    plain = training()
+    told = training(flip=False, augment="", lr_decay=0.0, real_label=1.0, noise=0.0, D_rate=1.0, r1=0.0)
     for one in (plain, told):
         one.train_minibatch(data.to_float(X[:32]))
     assert torch.equal(plain.D.head.weight, told.D.head.weight)
@@ -185,11 +256,58 @@ def test_a_training_with_options_resumes_to_the_bit(tmp_path, monkeypatch, preci
         ({"lr_decay": -0.1}, "lr_decay = -0.1: must be a number, and not below 0"),
         ({"real_label": 0}, "real_label = 0: must be above 0"),
         ({"real_label": 1.2}, "real_label = 1.2: must not be above 1"),
+        ({"noise": -1}, "noise = -1: must be a number, and not below 0"),
+        ({"D_rate": 0}, "D_rate = 0: must be above 0"),
+        ({"r1": math.inf}, "r1 = inf: must be a number"),
+        ({"r1": 1.0, "compile": True}, "r1 = 1.0 with compile: what is compiled has no second derivative"),
+        ({"start": "digits"}, "start = 'digits': give run:ID, or one of radford2015-svhn, radford2015-imagenet"),
+        ({"frozen": True}, "frozen: say with start which net's convolutions stay as they are"),
     ],
 )
 def test_options_that_mean_nothing(wrong, message):
     with pytest.raises(ValueError, match=message):
         settings(**wrong)
+
+
+@pytest.fixture
+def started(tmp_path, monkeypatch):
+    """A net of two convolutions, of which a D was released that ends after the first: `run:first`."""
+    there = models.from_description(NET, 7)[1]
+    there.layers = there.layers[:1]
+    monkeypatch.setattr(weights, "load_net", lambda _: (None, there, {}))
+    return there
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_d_starts_from_anothers_convolutions(tmp_path, started, frozen):
+    """Those that are there; they stay as they are, or learn, and a training that was cut goes on to the bit."""
+    taken, own = started.layers[0][0].weight.detach().clone(), models.from_description(NET)[1].layers[1][0].weight
+    given = dict(description=NET, x=X, progress=False)
+    how = settings(start="run:first", frozen=frozen, epochs=1, r1=1.0)
+    seen = []
+    whole = train.fit(folder=tmp_path / "whole", settings=how, **given, watch=lambda one: seen.append(one.step))
+    first, second = (layer[0].weight for layer in whole.D.layers)
+    assert torch.equal(first, taken) == frozen and (first - taken).abs().max() < 6 * 2 * how.lr
+    assert not torch.equal(second, own) and (second - own).abs().max() < 6 * 2 * how.lr
+    assert whole.D.head.weight.requires_grad and first.requires_grad == (not frozen)
+    cut = train.Training(*models.from_description(NET, 0), how, torch.device("cpu"), 6)
+    weights.take_convolutions(cut.D, how.start, frozen)
+    cut = train.Training(cut.G, cut.D, how, torch.device("cpu"), 6)
+    cut.take_samples()
+    for batch in train.minibatches(X, how, 0, 3):
+        cut.train_minibatch(data.to_float(batch).contiguous(memory_format=torch.channels_last))
+    train.save(cut, tmp_path / "cut", len(X))
+    resumed = train.fit(folder=tmp_path / "cut", settings=how, **given)
+    for name, value in whole.D.state_dict().items():
+        assert torch.equal(value, resumed.D.state_dict()[name]), name
+    with pytest.raises(ValueError, match="start = run:first there,  asked"):
+        train.fit(folder=tmp_path / "cut", settings=settings(epochs=1), **given)
+
+
+def test_convolutions_of_another_shape_are_refused(tmp_path, started):
+    narrow = models.describe("tutorial64", size=16, nc=1, ngf=8, ndf=4)
+    with pytest.raises(ValueError, match="start = 'run:first': its convolutions do not fit .ndf = 8 there, 4 here."):
+        train.fit(narrow, settings(start="run:first"), X, tmp_path / "folder", progress=False)
 
 
 def test_notebook_01s_parameters_make_net_and_settings():

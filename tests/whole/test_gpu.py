@@ -46,10 +46,17 @@ def same(one, other, rtol=1e-4):
             torch.testing.assert_close(value, weights[key], rtol=rtol, atol=rtol / 10, msg=f"{name}.{key}")
 
 
-OPTIONS = {"flip": True, "augment": "colour+shift+cutout", "lr_decay": 0.8, "real_label": 0.9}
+OPTIONS = {
+    "flip": True,
+    "augment": "colour+shift+cutout",
+    "lr_decay": 0.8,
+    "real_label": 0.9,
+    "noise": 0.2,
+    "D_rate": 0.5,
+}
 
 
-@pytest.mark.parametrize("options", [{}, OPTIONS], ids=["paper", "options"])
+@pytest.mark.parametrize("options", [{}, OPTIONS, {"r1": 1.0}], ids=["paper", "options", "r1"])
 @pytest.mark.parametrize("update", ["both", "alternate"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_recorded_training_is_the_plain_one(tmp_path, monkeypatch, update, precision, options):
