@@ -9,9 +9,10 @@ import math
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib.images import data
+from lib.nets import models
 from lib.nets.models import Discriminator, Generator
 
 SEEN = 64  # real images that samples and filters are compared on
@@ -47,9 +48,13 @@ class Health:
         )
 
     def measure(self, G: Generator, D: Discriminator, z: Tensor) -> dict[str, float]:
-        """Return what goes into the log: `measure`, and D's `answers` where images are held out."""
-        asked = answers(G, D, z, self.known, self.unseen) if len(self.unseen) else {}
+        """Return what goes into the log: `measure`, and the means of what `ask` returns."""
+        asked = {name: found.mean().item() for name, found in self.ask(G, D, z).items()}
         return measure(G, D, z, self.real) | asked
+
+    def ask(self, G: Generator, D: Discriminator, z: Tensor) -> dict[str, Tensor]:
+        """Return D's `answers`; nothing where no two images are held out."""
+        return answers(G, D, z, self.known, self.unseen) if len(self.unseen) > 1 else {}
 
 
 @torch.no_grad()
@@ -68,15 +73,15 @@ def measure(G: Generator, D: Discriminator, z: Tensor, real: Tensor) -> dict[str
 
 
 @torch.no_grad()
-def answers(G: Generator, D: Discriminator, z: Tensor, known: Tensor, unseen: Tensor) -> dict[str, float]:
-    """Return D's mean answers to training images, to images held out, and to samples, and change nothing.
+def answers(G: Generator, D: Discriminator, z: Tensor, known: Tensor, unseen: Tensor) -> dict[str, Tensor]:
+    """Return D's answers (n,) to training images, to images held out, and to samples, and change nothing.
 
     z (N, nz), known and unseen (N, nc, size, size) in [-1, 1] on the nets' device, normalised apart, as in training.
     Where D knows its images by heart, images held out are no longer real to it.
     """
     G, D = copy.deepcopy(G).train(), copy.deepcopy(D).train()
     images = {"known": known, "unseen": unseen, "samples": G(z)}
-    return {f"D_{name}": D(x).float().sigmoid().mean().item() for name, x in images.items()}
+    return {f"D_{name}": D(x).float().sigmoid() for name, x in images.items()}
 
 
 def variety(samples: Tensor, real: Tensor) -> float:
@@ -92,6 +97,24 @@ def dead_share(layers: list[Tensor]) -> float:
     """
     spreads = [h.float().std((0, 2, 3)) for h in layers]
     return torch.cat([spread <= DEAD * spread.max() for spread in spreads]).float().mean().item()
+
+
+def spreads(D: Discriminator) -> pd.DataFrame:
+    """Return how far D's layers have come since their start, a row each: convolution 1, 2, ..., and the head.
+
+    Columns weights: their standard deviation over that of the start; gain and bias: batch norm's means, NaN without it.
+    A convolution before batch norm has no scale of its own: Adam's steps let its weights grow with the root of their
+    number.
+    """
+    layers = {f"convolution {i}": layer for i, layer in enumerate(D.layers, 1)} | {"head": [D.head]}
+    found = {}
+    for name, layer in layers.items():
+        for module in layer:
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                found[name] = {"weights": module.weight.std().item() / models.SPREAD}
+            elif isinstance(module, nn.BatchNorm2d):
+                found[name] |= {"gain": module.weight.mean().item(), "bias": module.bias.mean().item()}
+    return pd.DataFrame.from_dict(found, orient="index").rename_axis("layer")
 
 
 def signs(log: pd.DataFrame) -> list[str]:
@@ -116,7 +139,7 @@ def signs(log: pd.DataFrame) -> list[str]:
     if "D_unseen" in log:
         forgotten = (log["D_known"] - log["D_unseen"]) / (log["D_known"] - log["D_samples"])
         conditions["D takes images held out for samples rather than real: it knows its images by heart"] = (
-            forgotten.dropna() > BY_HEART
+            forgotten.dropna().rolling(2).min() > BY_HEART  # where D says no to all, one check says little
         )
     found = {sign: log.loc[holds[holds].index, "step"] for sign, holds in conditions.items()}
     return [f"{sign} (minibatches {at.min():,} to {at.max():,})" for sign, at in found.items() if len(at)]

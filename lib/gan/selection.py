@@ -17,6 +17,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from lib.images.data import UNLABELLED, ImageSet
 from lib.nets import batchnorm, judges, models, weights
 from lib.nets.judges import AttributeNet
+from lib.nets.models import Discriminator
 from lib.study import chance
 
 VERSIONS = {"selection": 1}
@@ -117,7 +118,20 @@ def choose(distances: pd.Series, last: int, steps: Sequence[int] = (), keep: int
     return int(distances.idxmin()) if len(distances) else last
 
 
-def require_snapshot(keep: int, snapshots: int) -> None:
-    """Raise ValueError where there is no snapshot of this count: before a training rather than after it."""
+def require_snapshot(keep: int, snapshots: int, average: int = 0) -> None:
+    """Raise ValueError where there is no snapshot of this count, or not so many up to it: before a training."""
     if not 0 <= keep <= snapshots:
         raise ValueError(f"keep = {keep}: there are {snapshots} snapshots, counted from 1 (0: choose by distance)")
+    if not 0 <= average <= keep:
+        raise ValueError(
+            f"average = {average}: say with keep which snapshot, {average} or a later one, is the last of them"
+        )
+
+
+def average_D(snapshots: Sequence[Path], x: Tensor) -> Discriminator:
+    """Return a D whose every weight is the mean over snapshots, its batch-norm statistics those on images x."""
+    first, *others = (weights.load_net(path)[1] for path in snapshots)
+    with torch.no_grad():
+        for weight, *same in zip(first.parameters(), *(D.parameters() for D in others), strict=True):
+            weight.copy_(torch.stack([weight, *same]).mean(0))
+    return batchnorm.recalibrate_batchnorm(first, x)

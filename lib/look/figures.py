@@ -110,18 +110,40 @@ def show_course(samples: Mapping[int, Tensor], columns: int = 4, count: int = 16
 
 
 def show_curves(log: pd.DataFrame) -> Figure:
-    """Draw the losses, and D's mean answers to real images and to samples, over a training's log."""
+    """Draw the losses, and D's mean answers, over a training's log; to images held out where it has them."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 3.2))
-    panels = [({"loss_D": "D", "loss_G": "G"}, "loss"), ({"D_x": "D(x)", "D_G_z": "D(G(z))"}, "mean answer of D")]
+    answers = {
+        "D_x": "D(x)",
+        "D_G_z": "D(G(z))",
+        "D_known": "D(x), training images",
+        "D_unseen": "D(x), held-out images",
+    }
+    panels = [({"loss_D": "D", "loss_G": "G"}, "loss"), (answers, "mean answer of D")]
     for ax, (columns, label) in zip(axes, panels, strict=True):
-        named = log.set_index("step")[list(columns)].rename(columns=columns)
-        smooth = named.ewm(span=max(1, len(named) // 40)).mean()  # minibatches are noisy
+        named = log.set_index("step").filter(list(columns)).rename(columns=columns)
+        smooth = named.ewm(span=max(1, len(named) // 40)).mean().where(named.notna())  # minibatches are noisy
         sns.lineplot(smooth, ax=ax, dashes=False)
         ax.set(xlabel="minibatches", ylabel=label)
     axes[1].axhline(0.5, color="0.7", zorder=0, linewidth=1)
+    axes[1].legend(fontsize=8)
     axes[1].set_ylim(0, 1)
     sns.despine(figure)
     figure.tight_layout()
+    plt.close(figure)
+    return figure
+
+
+def show_spreads(spreads: pd.DataFrame, published: Mapping[str, float]) -> Figure:
+    """Draw how far a net's layers have come: columns minibatches, layer, weights; published figures as dashed lines."""
+    figure, ax = plt.subplots(figsize=(7, 3.2))
+    sns.lineplot(spreads, x="minibatches", y="weights", hue="layer", marker="o", ax=ax)
+    for name, value in published.items():
+        ax.axhline(value, color="0.4", linestyle="--", linewidth=1)
+        ax.text(ax.get_xlim()[0], value, f" {name}", fontsize=8, va="bottom")
+    ax.axhline(1, color="0.7", zorder=0, linewidth=1)
+    ax.set_ylabel("spread over the start's")
+    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    sns.despine(figure)
     plt.close(figure)
     return figure
 

@@ -15,6 +15,7 @@ from lib.nets.description import GRID, Description, describe
 from lib.study import chance
 
 VERSIONS = {"nets": 1}  # raise it when a net of the same description becomes another one
+SPREAD = 0.02  # standard deviation of the weights at the start
 
 
 def build(architecture: str, seed: int = 0, **changes: int | str | float) -> tuple["Generator", "Discriminator"]:
@@ -120,13 +121,13 @@ def require_fit(x: Tensor, shape: tuple[int, int, int]) -> None:
 
 
 def initialise(net: nn.Module, generator: torch.Generator) -> None:
-    """Draw weights from N(0, 0.02) and batch-norm gains from N(1, 0.02), in place, as paper and code have it."""
+    """Draw weights from N(0, SPREAD) and batch-norm gains from N(1, SPREAD), in place, as paper and code have it."""
     with torch.no_grad():
         for module in net.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-                module.weight.normal_(0, 0.02, generator=generator)
+                module.weight.normal_(0, SPREAD, generator=generator)
             elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-                module.weight.normal_(1, 0.02, generator=generator)
+                module.weight.normal_(1, SPREAD, generator=generator)
                 module.bias.zero_()
 
 

@@ -78,7 +78,9 @@ def test_D_is_asked_about_images_held_out():
     known, unseen, z = (torch.full((4, 1, 2, 2), v) for v in (2.0, -1.0, 0.0))
     asked = diagnostics.answers(Plain(), Plain(), z[:, 0, 0], known, unseen)
     expected = {name: 1 / (1 + math.exp(-v)) for name, v in {"D_known": 2, "D_unseen": -1, "D_samples": 0}.items()}
-    assert asked == pytest.approx(expected)
+    assert {name: found.tolist() for name, found in asked.items()} == {
+        name: pytest.approx([value] * 4) for name, value in expected.items()
+    }
 
 
 def test_health_takes_training_images_from_the_rows_and_others_from_the_rest():
@@ -90,7 +92,24 @@ def test_health_takes_training_images_from_the_rows_and_others_from_the_rest():
     x = torch.randint(0, 256, (40, 1, 16, 16), dtype=torch.uint8)
     z = torch.randn(8, 100)
     assert "D_unseen" in diagnostics.Health(x, torch.arange(30), torch.device("cpu")).measure(G, D, z)
-    assert "D_unseen" not in diagnostics.Health(x, torch.arange(40), torch.device("cpu")).measure(G, D, z)
+    for rows in (40, 39):  # of one image there are no batch statistics
+        assert "D_unseen" not in diagnostics.Health(x, torch.arange(rows), torch.device("cpu")).measure(G, D, z)
+
+
+def test_how_far_a_net_has_come():
+    """Weights of 0.06 and -0.06 in turn spread three times as widely as the start's; a bias of -0.3 is one."""
+    _, D = models.build("imagenet32", size=16, nc=2, ndf=8)
+    assert diagnostics.spreads(D)["weights"].tolist() == pytest.approx([1] * 5, abs=0.15)
+    for layer in D.layers:
+        layer[0].weight.data.view(-1)[::2], layer[0].weight.data.view(-1)[1::2] = 0.06, -0.06
+    for norm in (layer[1] for layer in D.layers[1:]):
+        norm.bias.data.fill_(-0.3), norm.weight.data.fill_(0.9)
+    D.head.weight.data.view(-1)[::2], D.head.weight.data.view(-1)[1::2] = 0.02, 0.1
+    found = diagnostics.spreads(D)
+    assert list(found.index) == ["convolution 1", "convolution 2", "convolution 3", "convolution 4", "head"]
+    assert found["weights"].tolist() == pytest.approx([3, 3, 3, 3, 2], rel=0.01)
+    assert found["gain"].tolist() == pytest.approx([math.nan, *[0.9] * 3, math.nan], nan_ok=True)
+    assert found["bias"].tolist() == pytest.approx([math.nan, *[-0.3] * 3, math.nan], nan_ok=True)
 
 
 def log(**changes):
@@ -115,6 +134,8 @@ def test_signs_of_failure():
     assert len(diagnostics.signs(log(loss_D=gaps))) == 1
     asked = {"D_known": 0.8, "D_samples": 0.2}
     assert diagnostics.signs(log(D_unseen=0.51, **asked)) == []
+    once = np.where(np.arange(100) == 50, 0.3, 0.7)
+    assert diagnostics.signs(log(D_unseen=once, **asked)) == []
     (sign,) = diagnostics.signs(log(D_unseen=0.49, **asked))
     assert "knows its images by heart" in sign
 
@@ -182,6 +203,30 @@ def test_a_snapshot_can_be_kept_by_its_count():
             selection.choose(distances, 40, steps, keep)
         with pytest.raises(ValueError, match=f"keep = {keep}: there are 3 snapshots"):
             selection.require_snapshot(keep, 3)
+
+
+def test_ds_weights_are_averaged_over_snapshots(tmp_path):
+    """Of two snapshots whose weights are 1 and 4: 2.5; of one: itself. Statistics are those on the images."""
+    net, paths = models.describe("tutorial64", size=16, nc=1, ngf=8, ndf=8), []
+    for value in (1.0, 4.0):
+        G, D = models.from_description(net)
+        for weight in D.parameters():
+            weight.data.fill_(value)
+        paths.append(tmp_path / f"{value}.safetensors")
+        weights.save_net(paths[-1], G, D, {})
+    x = torch.randint(0, 256, (64, 1, 16, 16), dtype=torch.uint8)
+    D = selection.average_D(paths, x)
+    assert {weight.unique().item() for weight in D.parameters()} == {2.5}
+    h = D.layers[1][0](D.layers[0](data.to_float(x)))
+    torch.testing.assert_close(D.layers[1][1].running_mean, h.mean((0, 2, 3)))
+    assert {weight.unique().item() for weight in selection.average_D(paths[1:], x).parameters()} == {4.0}
+
+
+def test_an_average_needs_its_snapshots():
+    selection.require_snapshot(3, 3, 3)
+    for keep, average in ((0, 2), (2, 3), (3, -1)):
+        with pytest.raises(ValueError, match=f"average = {average}: say with keep which snapshot"):
+            selection.require_snapshot(keep, 3, average)
 
 
 def test_the_extractor_learns_the_labels_it_is_given(digits):
