@@ -35,6 +35,10 @@ def check(notebook: str, given: Mapping, gpu: bool = False) -> None:
                 raise ValueError(f"{notebook}: {name} = {value!r}: {needed}")
     if "keep" in given and given["keep"] > given["snapshots"]:
         raise ValueError(f"{notebook}: keep = {given['keep']}: there are {given['snapshots']} snapshots to keep one of")
+    if "average" in given and given["average"] > given["keep"]:
+        raise ValueError(f"{notebook}: average = {given['average']}: say with keep which snapshot is the last of them")
+    if given.get("frozen") and not given["start"]:
+        raise ValueError(f"{notebook}: frozen: say with start which net's convolutions stay as they are")
     if (claim := given.get("claim")) and not _is_published(notebook, claim):
         raise ValueError(f"{notebook}: claim = {claim!r}: not in data/published.csv; add it there, or leave it out")
     _check_device(notebook, given.get("device"), gpu)
@@ -80,6 +84,11 @@ RULES = {
     ),
     "lr_decay": (lambda value: 0 <= value <= 1, "give a share from 0 to 1"),
     "real_label": (lambda value: 0 < value <= 1, "give a number above 0, of at most 1"),
+    "D_rate": ABOVE_ZERO,
+    "start": (
+        lambda value: re.fullmatch("run:.+|radford2015-(svhn|imagenet)", value),
+        "give run:ID of notebook 01, radford2015-svhn or radford2015-imagenet",
+    ),
     "01.held_out": (lambda value: 0 <= value < 1, "give a share from 0, below 1"),
     "10.held_out": at_least(1),
     "08.size": (lambda value: value >= 4 and value % 4 == 0, "give a multiple of 4"),
@@ -102,7 +111,8 @@ RULES = {
     **dict.fromkeys(("epochs", "hash_epochs", "box_epochs"), ABOVE_ZERO),
     **dict.fromkeys(("split", "train_split", "test_split", "many_split"), SPLIT),
     **dict.fromkeys(
-        ("limit", "train_limit", "many_limit", "snapshots", "keep", "seed", "weight_decay", "shift", "skew", "planted"),
+        ("limit", "train_limit", "many_limit", "snapshots", "keep", "average", "seed", "weight_decay", "noise", "r1",
+         "shift", "skew", "planted"),
         at_least(0),
     ),
     **dict.fromkeys(
