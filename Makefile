@@ -70,8 +70,9 @@ bench: setup ## measure training against a plain loop, the probe against libline
 table: setup ## rebuild results/table.csv from the runs
 	@$(BIN)/python -m lib table
 
-keep: setup ## keep a run's record in git: make keep RUN=01_train_gan-0123456789
-	@$(BIN)/python -m lib keep $(RUN)
+keep: setup ## keep the finished rows of BATCH in git, records and executed notebooks, or one RUN=..., and write README anew
+	@$(BIN)/python -m lib keep $(or $(RUN),$(BATCH))
+	@$(BIN)/python -c "from lib.look import numbers; numbers.write()"
 
 ship: setup ## make a run's net one of those that come with the study: make ship RUN=01_train_gan-0123456789 NAME=digits
 	@$(BIN)/python -c "from lib.nets import weights; print(weights.ship('$(RUN)', '$(NAME)'))"

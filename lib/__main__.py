@@ -47,9 +47,9 @@ def parse(words: list[str]) -> argparse.Namespace:
     word.add_argument("--tied", action="store_true", help="end when standard input ends")
     add(
         "keep",
-        lambda given: print(paths.short(tables.keep(given.run))),
-        "copy a run's record to where git keeps it",
-        "run",
+        keep_all,
+        "copy records and executed notebooks to where git keeps them: a run's, or a batch file's",
+        "what",
     )
     word = add("accept", accept, "say that rows' numbers stand for today's code too", "batch")
     word.add_argument("rows", nargs="+", metavar="ROW")
@@ -87,6 +87,22 @@ def accept(given: argparse.Namespace) -> None:
     for row in batch.find(found, *given.rows):
         changed = batch.few(records.accept(row.folder))
         print(f"{row.name}: {f'accepted for today, though {changed} differ' if changed else 'nothing differs'}")
+
+
+def keep_all(given: argparse.Namespace) -> None:
+    """Keep one run, or all finished rows of a batch file."""
+    from lib.look import pages
+
+    if not given.what.endswith((".yaml", ".yml")):
+        print(paths.short(pages.keep(given.what)))
+        return
+    found = rows.load(given.what)
+    waiting = found.waiting()
+    for row in found.rows.values():
+        if row.name not in waiting:
+            print(paths.short(pages.keep(row.run_id, found.name)))
+    if waiting:
+        print(f"not finished, and not kept: {', '.join(waiting)}")
 
 
 def report(given: argparse.Namespace) -> None:

@@ -9,8 +9,8 @@ from math import nan
 
 import pandas as pd
 
-from lib.look import claims, headline, verdicts
-from lib.look.headline import LABELS
+from lib.look import charts, claims, verdicts
+from lib.look.charts import LABELS
 from lib.study import paths, tables
 
 README, NUMBERS = paths.ROOT / "README.md", paths.ROOT / "results" / "NUMBERS.md"
@@ -39,7 +39,7 @@ def write() -> None:
     table = read_table()
     README.write_text(fill(README.read_text(), table))
     paths.write_atomically(NUMBERS, to_markdown(table).encode())
-    headline.write(table)
+    charts.write_headline(table)
 
 
 def read_table() -> pd.DataFrame:
@@ -60,7 +60,7 @@ def fill(text: str, table: pd.DataFrame) -> str:
 
 def main_number(table: pd.DataFrame, whole: bool = False) -> str:
     """Return Table 1 on CIFAR-10 as a table; whole: with every line of batch cifar10."""
-    lines = headline.lines(table, whole)
+    lines = charts.main_lines(table, whole)
     cells = [[line["who"], *(_cell(line, label) for label in LABELS), line["images"]] for _, line in lines.iterrows()]
     return grid(["CIFAR-10, % correct", *LABELS.values(), "images"], cells)
 

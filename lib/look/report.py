@@ -4,24 +4,18 @@ Exported notebooks fetch scripts and icons from other people's servers and leave
 who cannot see them. These pages hold all they show, open from a folder without a network, and name each figure.
 """
 
-import re
 import shutil
 from html import escape
 from pathlib import Path
 
 import nbformat
 import pandas as pd
-from jinja2 import DictLoader
-from nbconvert import HTMLExporter
 
-from lib.look import headline, numbers, verdicts
+from lib.look import charts, numbers, pages, verdicts
 from lib.look.claims import Claim
 from lib.study import paths, tables
 from lib.study.paths import write_atomically
 
-# Buttons of matplotlib's player, whose icons are a font on the network.
-ICONS = {"play": "▶", "pause": "❚❚", "plus": "+", "minus": "−", "step-forward": "❙▶", "step-backward": "◀❙",
-         "fast-forward": "▶▶", "fast-backward": "◀◀"}  # fmt: skip
 STYLE = """
 body { font-family: sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; line-height: 1.45; }
 table { border-collapse: collapse; font-size: 0.85rem; } th, td { padding: 0.3rem 0.6rem; text-align: left; }
@@ -33,16 +27,6 @@ td { border-top: 1px solid #ccc; vertical-align: top; } img { max-width: 100%; b
 @media (prefers-color-scheme: dark) { body { background: #1b1b1b; color: #ddd; } a { color: #8ab4f8; } }
 .figures img { max-height: 9rem; margin: 0.3rem; }
 """
-PLAYER = "".join(
-    f'.fa-{name}::before {{ content: "{sign}"; font-style: normal; }}\n' for name, sign in ICONS.items()
-) + ".fa-flip-horizontal { display: inline-block; transform: scaleX(-1); }\n"  # fmt: skip
-TEMPLATE = """{% extends 'lab/index.html.j2' %}
-{% block html_head_js_requirejs %}{% endblock %}
-{% block html_head_js_mathjax %}{% endblock %}
-{% block html_head_js_mermaidjs %}{% endblock %}
-{% block html_head_css %}<style>.jp-InputPrompt, .jp-OutputPrompt { display: none; }
-main { max-width: 62rem; margin: auto; } ICONS</style>{% endblock %}
-""".replace("ICONS", PLAYER)
 
 
 def write(batch: str) -> Path:
@@ -61,46 +45,13 @@ def write(batch: str) -> Path:
     for row, folder in ran.items():
         notebook = nbformat.read(folder / "notebook.ipynb", as_version=4)
         titles[row] = next((c.source.splitlines()[0].lstrip("# ") for c in notebook.cells if c.source), row)
-        write_atomically(site / f"{row}.html", page(notebook, f"{titles[row]} ({row})").encode())
+        write_atomically(site / f"{row}.html", pages.page(notebook, f"{titles[row]} ({row})").encode())
         for figure in folder.glob("*.png"):
             shutil.copy(figure, site / f"{row}.{figure.name}")
     write_atomically(site / "index.html", index(batch, ran, titles).encode())
-    shutil.copy(headline.HEADLINE, site.parent)
+    shutil.copy(charts.HEADLINE, site.parent)
     write_atomically(site.parent / "index.html", front(site.parent).encode())
     return site / "index.html"
-
-
-def page(notebook: nbformat.NotebookNode, title: str) -> str:
-    """Return an executed notebook as one HTML page that needs no network and names its figures."""
-    notebook.metadata["title"] = title
-    notebook.metadata.pop("widgets", None)  # they need a kernel, or the network; their pictures stay
-    describe_figures(notebook)
-    notebook.cells.insert(0, nbformat.v4.new_markdown_cell("[← the batch](index.html)"))
-    exporter = HTMLExporter(extra_loaders=[DictLoader({"page.html.j2": TEMPLATE})], template_file="page.html.j2")
-    html, _ = exporter.from_notebook_node(notebook)
-    return re.sub(r"""<link [^>]*href=["']?https?://[^>]*>""", "", html)
-
-
-def describe_figures(notebook: nbformat.NotebookNode) -> None:
-    """Give each figure alternative text: the heading that it stands under, and the prose before it."""
-    heading, prose = "", ""
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            found = re.findall(r"^#+ (.+)", cell.source, re.MULTILINE)
-            heading = found[-1] if found else heading
-            text = re.sub(r"^(#.*|\|.*)$", "", cell.source, flags=re.MULTILINE)
-            prose = re.split(r"(?<=[.:?]) ", " ".join(re.sub(r"[*_`>]", "", text).split()))[0]
-        alt = escape(": ".join(filter(None, (heading, prose))) or "a figure")
-        for output in cell.get("outputs", []):
-            shown = output.get("data", {})
-            if "image/png" in shown:  # nbconvert's page leaves out the text that an output may carry
-                shown.pop("application/vnd.jupyter.widget-view+json", None)
-                width = output.metadata.get("image/png", {}).get("width", "")
-                source = f"data:image/png;base64,{shown.pop('image/png').strip()}"
-                shown["text/html"] = f'<img alt="{alt}" src="{source}"{f" width={width}" if width else ""}>'
-            elif "text/html" in shown:
-                named = f'<img alt="{alt}"'  # a function: in a replacement the backslashes of LaTeX would be commands
-                shown["text/html"] = re.sub(r"<img(?![^>]*\balt=)", lambda _, named=named: named, shown["text/html"])
 
 
 def index(batch: str, ran: dict[str, Path], titles: dict[str, str]) -> str:
@@ -134,7 +85,7 @@ def front(site: Path) -> str:
     alt = "Accuracies on CIFAR-10 by method, cited and measured here, as kept in git"
     lines = [
         *head("verdicts"),
-        f'<img src="{headline.HEADLINE.name}" alt="{alt}">',
+        f'<img src="{charts.HEADLINE.name}" alt="{alt}">',
         f"<p>{len(judged)} claims: {told}. {numbers.MARKS}</p>",
     ]
     batches = sorted(place.parent.name for place in site.glob("*/index.html"))

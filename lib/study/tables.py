@@ -5,7 +5,6 @@ Numbers outlive the code that made them, so each says whether today's code did.
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -56,7 +55,7 @@ def read(batch: str = "", kept_only: bool = False) -> pd.DataFrame:
     """
     newest = {}
     kept = (records.read_metrics(path) for path in sorted(paths.KEPT.glob("*/*/metrics.json")))
-    for record in [*kept, *(() if kept_only else _made_here())]:
+    for record in [*kept, *(() if kept_only else made_here())]:
         key = (record["batch"], record["row"]) if record["batch"] else record["run_id"]
         if key not in newest or record["finished"] >= newest[key]["finished"]:
             newest[key] = record
@@ -71,7 +70,7 @@ def read(batch: str = "", kept_only: bool = False) -> pd.DataFrame:
     return frame.sort_values(["batch", "notebook", "row"], kind="stable", ignore_index=True)
 
 
-def _made_here() -> Iterator[dict]:
+def made_here() -> Iterator[dict]:
     """Yield the records of the runs finished here: each batch's rows as last claimed, then runs by hand."""
     meant = claimed()
     for (batch, row), entry in meant.items():
@@ -92,15 +91,3 @@ def write(kept_only: bool = False) -> Path:
     frame = frame[frame["batch"] != ""]
     paths.write_atomically(path, frame.to_csv(index=False, float_format="%.6g").encode())
     return path
-
-
-def keep(run: str) -> Path:
-    """Copy a finished batch run's record, without its figures, to where git keeps them; return the folder."""
-    record = next((record for record in _made_here() if record["run_id"] == run), None)
-    if not record:
-        raise ValueError(f"no finished run {run} in {paths.runs()}")
-    if not record["batch"]:
-        raise ValueError(f"{run} belongs to no batch: run it through a batch file to keep it")
-    path = paths.KEPT / re.sub(r"[^\w.-]+", "-", record["batch"]).strip("-") / record["row"] / "metrics.json"
-    paths.write_atomically(path, records.to_json(record))
-    return path.parent

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lib.look import claims, headline, numbers
+from lib.look import charts, claims, numbers
 from lib.study import tables
 from lib.study.tables import COLUMNS
 
@@ -30,9 +30,9 @@ def test_numbers_are_those_of_the_records(table):
 
 
 def test_the_figure_shows_the_numbers_of_the_records(table):
-    with Image.open(headline.HEADLINE) as image:
-        assert image.text["Description"] == headline.to_json(table)
-    assert len(json.loads(headline.to_json(table))) == len(headline.lines(table))
+    with Image.open(charts.HEADLINE) as image:
+        assert image.text["Description"] == charts.headline_json(table)
+    assert len(json.loads(charts.headline_json(table))) == len(charts.main_lines(table))
 
 
 def test_the_readme_is_read_in_five_minutes():
@@ -85,7 +85,7 @@ def test_exact_records_take_the_place_of_the_damaged_copy():
         line("cifar10/apart", "k-means: all labels", 82.0, exact, departs="tested on training images set apart"),
         line("cifar10/old", "k-means: all labels", 83.0, jpeg, code="older"),
     ])  # fmt: skip
-    shown, whole = headline.lines(table).set_index("who"), headline.lines(table, whole=True).set_index("who")
+    shown, whole = charts.main_lines(table).set_index("who"), charts.main_lines(table, whole=True).set_index("who")
     authors = shown.loc["**here: the authors' D**, four of six layers", ["few labels", "images", "marks"]]
     assert tuple(authors) == (70.0, "exact", "")
     assert tuple(shown.loc["here: k-means, 1,600 units", ["all labels", "images", "marks"]]) == (

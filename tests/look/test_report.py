@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lib.look import claims, report
+from lib.look import claims, pages, report
 from lib.study import paths, tables
 
 WALK = "02_walk_latent_space"
@@ -49,7 +49,10 @@ def site(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
     monkeypatch.setattr(paths, "KEPT", tmp_path / "kept")
     monkeypatch.delenv("STUDY_RUNS", raising=False)
-    meant = {row: {"run_id": f"{WALK}-{row}", "departs": "<toys>"} for row in ("digits-walk", "failed", "never")}
+    meant = {
+        row: {"run_id": f"{WALK}-{row}", "level": "toy", "departs": "<toys>"}
+        for row in ("digits-walk", "failed", "never")
+    }
     for row in ("digits-walk", "failed"):
         folder = tmp_path / "runs" / meant[row]["run_id"]
         folder.mkdir(parents=True)
@@ -117,7 +120,7 @@ def test_the_player_is_on_the_page_with_its_buttons(site):
     assert "new Animation(frames" in page
     used = set(re.findall(r'class="fa fa-([a-z-]+)"', page))
     assert used
-    assert used <= report.ICONS.keys()
+    assert used <= pages.ICONS.keys()
 
 
 def test_a_figure_is_named_after_its_place():
@@ -127,7 +130,7 @@ def test_a_figure_is_named_after_its_place():
         nbformat.v4.new_code_cell("", outputs=[nbformat.v4.new_output("display_data", {"text/html": "<img src=x>"})]),
     ]
     notebook = nbformat.v4.new_notebook(cells=cells)
-    report.describe_figures(notebook)
+    pages.describe_figures(notebook)
     made = [cell.outputs[0].data["text/html"] for cell in cells[1:]]
     assert [Page(html).alts for html in made] == [["The *turn*: Faces turn."]] * 2
 
@@ -139,7 +142,7 @@ def test_mathematics_and_backslashes_stand_under_figures_too():
         nbformat.v4.new_code_cell("", outputs=[nbformat.v4.new_output("display_data", {"text/html": "<img src=x>"})]),
     ]
     notebook = nbformat.v4.new_notebook(cells=cells)
-    report.describe_figures(notebook)
+    pages.describe_figures(notebook)
     alts = Page(cells[1].outputs[0].data["text/html"]).alts
     assert alts == [r"From $\mathbf{z}$ to \1 & <b>: The mean of $\bar{z}$."]
 

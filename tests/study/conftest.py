@@ -38,6 +38,7 @@ class Study:
             runs.finish(made)
         if row:
             (made.folder / "finished.json").replace(made.folder / "metrics.json")
+            nbformat.write(nbformat.v4.new_notebook(), made.folder / "notebook.ipynb")
         return made
 
     def plan(self, row, run_id, parameters, environment, departs="", **identity_of):

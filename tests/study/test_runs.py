@@ -331,7 +331,7 @@ run.record("loss", 1.0, note="\xfc")
 runs.finish(run)
 tables.claim("quick", Path("quick.yaml"), {"a": {"run_id": run.id, "departs": "\xe4"}})
 print(ascii(tables.read().iloc[0][["note", "departs"]].tolist()), tables.write().name)
-records.accept(tables.keep(run.id))
+records.accept(run.folder)
 """
     places = {"STUDY_NOTEBOOKS": str(study.folder / "notebooks"), "STUDY_RESULTS": str(study.folder)}
     done = subprocess.run(

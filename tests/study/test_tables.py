@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
 
+from lib.look import pages
 from lib.study import paths, records, tables
 
 
@@ -55,16 +57,16 @@ def test_a_row_says_how_it_departs_from_the_published_setting(monkeypatch, study
     study.claim("quick", "smaller", "conceptual", a=made.id)
     assert tables.read("quick")["departs"].tolist() == ["smaller"], "as the batch says now"
     assert tables.read("quick")["level"].tolist() == ["conceptual"], "as the batch says now"
-    assert records.read_metrics(tables.keep(made.id) / "metrics.json")["departs"] == "smaller"
+    assert records.read_metrics(pages.keep(made.id) / "metrics.json")["departs"] == "smaller"
 
 
 def test_kept_runs_count_until_a_newer_one_is_made_here(study):
     old = study.run("quick/a", value=1.0)
     (old.folder / "grid.png").write_bytes(b"png")
     (old.folder / "net.safetensors").write_bytes(b"large")
-    kept = tables.keep(old.id)
+    kept = pages.keep(old.id)
     assert kept == study.folder / "kept" / "quick" / "a"
-    assert [path.name for path in kept.iterdir()] == ["metrics.json"], "no figures: git holds only those shown, small"
+    assert {path.name for path in kept.iterdir()} == {"metrics.json", "notebook.ipynb"}, "no figures, no nets"
     (old.folder / "metrics.json").unlink()
     assert tables.read()["value"].tolist() == [1.0], "from git alone"
     record = json.loads((kept / "metrics.json").read_text())
@@ -73,16 +75,16 @@ def test_kept_runs_count_until_a_newer_one_is_made_here(study):
     record["finished"] = "2999-01-01T00:00:00Z"
     (kept / "metrics.json").write_text(json.dumps(record))
     assert tables.read()["value"].tolist() == [1.0], "git's is newer than ours"
-    tables.keep(new.id)
+    pages.keep(new.id)
     assert tables.read()["value"].tolist() == [2.0]
 
 
 def test_only_finished_runs_of_a_batch_are_kept(study):
     with pytest.raises(ValueError, match="no finished run 01_one-0000000000 in"):
-        tables.keep("01_one-0000000000")
+        pages.keep("01_one-0000000000")
     made = study.run()
     with pytest.raises(ValueError, match="belongs to no batch"):
-        tables.keep(made.id)
+        pages.keep(made.id)
 
 
 def test_two_batch_files_of_one_stem_both_stay_in_the_table(study):
@@ -93,7 +95,7 @@ def test_two_batch_files_of_one_stem_both_stay_in_the_table(study):
     tables.claim("mine", Path("/study/batches/mine.yaml"), {"b": {"run_id": first.id, "departs": ""}})
     assert tables.read("mine")["row"].tolist() == ["b"], "a file claims anew"
     assert tables.claimed("mine").keys() == {("mine", "b")}
-    kept = {tables.keep(made.id) for made in (first, second)}
+    kept = {pages.keep(made.id) for made in (first, second)}
     assert len(kept) == 2
     assert sorted(tables.read(kept_only=True)["batch"]) == ["mine", "q/mine.yaml"]
 
@@ -104,14 +106,14 @@ def test_the_table_that_git_keeps_holds_what_git_keeps(study):
     assert not paths.TABLE.exists()
     assert tables.write(kept_only=True) == paths.TABLE
     assert len(pd.read_csv(paths.TABLE)) == 0
-    tables.keep(made.id)
+    pages.keep(made.id)
     tables.write(kept_only=True)
     assert pd.read_csv(paths.TABLE)["row"].tolist() == ["a"]
 
 
 def test_what_is_kept_is_whole_at_every_moment(monkeypatch, study):
     made = study.run("own/a", value=1.0)
-    path = tables.keep(made.id) / "metrics.json"
+    path = pages.keep(made.id) / "metrics.json"
     seen = []
 
     def write(target, content):
@@ -119,5 +121,23 @@ def test_what_is_kept_is_whole_at_every_moment(monkeypatch, study):
 
     study.run("own/a", value=2.0)
     monkeypatch.setattr(paths, "write_atomically", write)
-    tables.keep(made.id)
-    assert seen == [(True, 1.0)], "it is replaced in one step"
+    pages.keep(made.id)
+    assert seen == [(False, 1.0), (True, 1.0)], "the record last, in one step"
+
+
+def test_the_executed_notebook_is_kept_with_the_record(study):
+    made = study.run("own/a", value=3.0)
+    study.claim("own", a=made.id)
+    study.claim("paper", b=made.id)
+    folder = pages.keep(made.id, "paper")
+    assert folder == study.folder / "kept" / "paper" / "b", "of the batch that is named, where two share a row"
+    assert nbformat.read(folder / "notebook.ipynb", as_version=4).cells == []
+    assert records.read_metrics(folder / "metrics.json")["metrics"][0]["value"] == 3.0
+
+
+def test_nothing_is_kept_of_a_row_whose_notebook_is_too_large(study, monkeypatch):
+    monkeypatch.setattr(pages, "BUDGET", 10)
+    made = study.run("own/a")
+    with pytest.raises(ValueError, match="the executed notebook of own/a takes"):
+        pages.keep(made.id)
+    assert not (study.folder / "kept").exists()

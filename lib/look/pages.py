@@ -1,0 +1,167 @@
+"""An executed notebook for whoever has no kernel: as git keeps it and a forge shows it, and as a page.
+
+An executed notebook is the evidence, figures and all. Git is no place for megabytes: papermill writes the stored
+notebook into its metadata once more, players need scripts that no forge runs, and figures are saved in full colour.
+Exported pages fetch scripts and icons from other people's servers, and leave their figures without a word for those who
+cannot see them. What is kept has none of the former, and a page none of the latter.
+"""
+
+import base64
+import io
+import re
+from html import escape
+from pathlib import Path
+
+import nbformat
+from jinja2 import DictLoader
+from nbconvert import HTMLExporter
+from PIL import Image
+
+from lib.study import paths, records, tables
+
+BUDGET = 3 * 2**19  # bytes of a kept notebook: 1.5 MiB
+COLOURS = (256, 64, 16)  # of its pictures: fewer where the notebook is still too large
+FRAMES = 12  # of a player, side by side
+WIDGET = "application/vnd.jupyter.widget-view+json"
+FRAME = re.compile(r'frames\[\d+\] = "data:image/png;base64,([^"]+)"')
+# Buttons of matplotlib's player, whose icons are a font on the network.
+ICONS = {"play": "▶", "pause": "❚❚", "plus": "+", "minus": "−", "step-forward": "❙▶", "step-backward": "◀❙",
+         "fast-forward": "▶▶", "fast-backward": "◀◀"}  # fmt: skip
+PLAYER = "".join(
+    f'.fa-{name}::before {{ content: "{sign}"; font-style: normal; }}\n' for name, sign in ICONS.items()
+) + ".fa-flip-horizontal { display: inline-block; transform: scaleX(-1); }\n"  # fmt: skip
+TEMPLATE = """{% extends 'lab/index.html.j2' %}
+{% block html_head_js_requirejs %}{% endblock %}
+{% block html_head_js_mathjax %}{% endblock %}
+{% block html_head_js_mermaidjs %}{% endblock %}
+{% block html_head_css %}<style>.jp-InputPrompt, .jp-OutputPrompt { display: none; }
+main { max-width: 62rem; margin: auto; } ICONS</style>{% endblock %}
+""".replace("ICONS", PLAYER)
+
+
+def keep(run: str, batch: str = "") -> Path:
+    """Keep the record and the executed notebook of a batch's finished run in git's part of the results.
+
+    batch: whose row it is, where batches share it. Returns their folder. Raises ValueError where there is no such run,
+    or where its notebook is too large.
+    """
+    found = (record for record in tables.made_here() if record["run_id"] == run and batch in ("", record["batch"]))
+    record = next(found, None)
+    if not record:
+        raise ValueError(f"no finished run {run} in {paths.runs()}")
+    if not record["batch"]:
+        raise ValueError(f"{run} belongs to no batch: run it through a batch file to keep it")
+    folder = folder_of(record["batch"], record["row"])
+    executed = paths.runs() / run / "notebook.ipynb"
+    content = to_small(nbformat.read(executed, as_version=4), f"{record['batch']}/{record['row']}")
+    paths.write_atomically(folder / "notebook.ipynb", content)
+    paths.write_atomically(folder / "metrics.json", records.to_json(record))
+    return folder
+
+
+def folder_of(batch: str, row: str) -> Path:
+    """Return where git keeps a row."""
+    return paths.KEPT / re.sub(r"[^\w.-]+", "-", batch).strip("-") / row
+
+
+def to_small(notebook: nbformat.NotebookNode, name: str) -> bytes:
+    """Return an executed notebook as git keeps it: figures as pictures of few colours, no widgets, players or paths.
+
+    Raises ValueError, which names it, where it takes more than BUDGET all the same.
+    """
+    shown = ("kernelspec", "language_info")
+    notebook.metadata = nbformat.from_dict({k: v for k, v in notebook.metadata.items() if k in shown})
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        cell.outputs = [still(output) for output in cell.get("outputs", [])] if cell.cell_type == "code" else []
+        if cell.cell_type != "code":
+            del cell["outputs"]
+    for colours in COLOURS:
+        for cell in notebook.cells:
+            for output in cell.get("outputs", []):
+                if "image/png" in output.get("data", {}):
+                    output.data["image/png"] = with_few_colours(output.data["image/png"], colours)
+        content = nbformat.writes(notebook).encode()
+        if len(content) <= BUDGET:
+            return content
+    raise ValueError(
+        f"the executed notebook of {name} takes {len(content) / 2**20:.1f} MiB with {colours} colours: at most "
+        f"{BUDGET / 2**20} MiB is kept; show smaller or fewer figures"
+    )
+
+
+def still(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Return an output that needs no kernel, script or folder of this machine: a player as frames side by side."""
+    shown = output.get("data", {})
+    shown.pop(WIDGET, None)
+    if "<script" in shown.get("text/html", ""):
+        frames = FRAME.findall(shown.pop("text/html").replace("\\\n", ""))
+        if frames:
+            shown["image/png"] = _side_by_side(frames)
+    if "text" in output:
+        output.text = re.sub(r"(?<!\S)\S*?/code/[0-9a-f]{10}/", "", output.text).replace(f"{paths.ROOT}/", "")
+    return output
+
+
+def _side_by_side(frames: list[str]) -> str:
+    """Return frames, PNGs in base64, as one PNG: at most FRAMES of them, the first and the last among them."""
+    count = min(FRAMES, len(frames))
+    chosen = [frames[round(i * (len(frames) - 1) / max(count - 1, 1))] for i in range(count)]
+    pictures = [Image.open(io.BytesIO(base64.b64decode(frame))).convert("RGB") for frame in chosen]
+    width, height = pictures[0].size
+    whole = Image.new("RGB", (width * count, height), "white")
+    for i, picture in enumerate(pictures):
+        whole.paste(picture, (i * width, 0))
+    return _to_base64(whole)
+
+
+def with_few_colours(png: str, colours: int) -> str:
+    """Return a PNG in base64 with a palette of so many colours; as it was where that takes no less."""
+    picture = Image.open(io.BytesIO(base64.b64decode(png)))
+    flat = Image.new("RGB", picture.size, "white")
+    flat.paste(picture, mask=picture.convert("RGBA").getchannel("A"))
+    small = _to_base64(flat.quantize(colours, dither=Image.Dither.NONE))
+    return min(png.strip(), small, key=len)
+
+
+def _to_base64(picture: Image.Image) -> str:
+    content = io.BytesIO()
+    picture.save(content, "PNG", optimize=True)
+    return base64.b64encode(content.getvalue()).decode()
+
+
+# --- as a page ----------------------------------------------------------------------------------------------------
+
+
+def page(notebook: nbformat.NotebookNode, title: str) -> str:
+    """Return an executed notebook as one HTML page that needs no network and names its figures."""
+    notebook.metadata["title"] = title
+    notebook.metadata.pop("widgets", None)  # they need a kernel, or the network; their pictures stay
+    describe_figures(notebook)
+    notebook.cells.insert(0, nbformat.v4.new_markdown_cell("[← the batch](index.html)"))
+    exporter = HTMLExporter(extra_loaders=[DictLoader({"page.html.j2": TEMPLATE})], template_file="page.html.j2")
+    html, _ = exporter.from_notebook_node(notebook)
+    return re.sub(r"""<link [^>]*href=["']?https?://[^>]*>""", "", html)
+
+
+def describe_figures(notebook: nbformat.NotebookNode) -> None:
+    """Give each figure alternative text: the heading that it stands under, and the prose before it."""
+    heading, prose = "", ""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            found = re.findall(r"^#+ (.+)", cell.source, re.MULTILINE)
+            heading = found[-1] if found else heading
+            text = re.sub(r"^(#.*|\|.*)$", "", cell.source, flags=re.MULTILINE)
+            prose = re.split(r"(?<=[.:?]) ", " ".join(re.sub(r"[*_`>]", "", text).split()))[0]
+        alt = escape(": ".join(filter(None, (heading, prose))) or "a figure")
+        for output in cell.get("outputs", []):
+            shown = output.get("data", {})
+            if "image/png" in shown:  # nbconvert's page leaves out the text that an output may carry
+                shown.pop("application/vnd.jupyter.widget-view+json", None)
+                width = output.metadata.get("image/png", {}).get("width", "")
+                source = f"data:image/png;base64,{shown.pop('image/png').strip()}"
+                shown["text/html"] = f'<img alt="{alt}" src="{source}"{f" width={width}" if width else ""}>'
+            elif "text/html" in shown:
+                named = f'<img alt="{alt}"'  # a function: in a replacement the backslashes of LaTeX would be commands
+                shown["text/html"] = re.sub(r"<img(?![^>]*\balt=)", lambda _, named=named: named, shown["text/html"])
