@@ -12,8 +12,13 @@ from torch import Tensor
 
 from lib.images import data
 from lib.images.data import ImageSet
+from lib.internals import fidelity, latent
+from lib.nets import judges
 from lib.nets.judges import AttributeNet, tell
 from lib.nets.models import Generator
+from lib.study import chance
+
+LAID = 4000  # images at most that the judge of overlays learns from, and as many overlays of them
 
 
 def measure(x: Tensor) -> pd.DataFrame:
@@ -78,6 +83,44 @@ def truth(images: ImageSet, names: Sequence[str], angle: str = "") -> np.ndarray
     return np.column_stack([known[:, : len(names)] > 0, (known[:, len(names) :] + 1) / 2])
 
 
+def overlays(x: Tensor, n: int, exemplars: int, generator: torch.Generator) -> Tensor:
+    """Lay images over each other as a sum in pixel space does: three means of so many, drawn by lot, a - b + c.
+
+    uint8 (N, nc, S, S) -> uint8 (n, nc, S, S).
+    """
+    lots = torch.randint(len(x), (n, 3, exemplars), generator=generator)
+    return torch.stack([data.to_uint8(latent.arithmetic(*(data.to_float(x[rows]) for rows in lot))) for lot in lots])
+
+
+def fit_judges(
+    images: ImageSet, names: Sequence[str], angle: str, epochs: int, exemplars: int, seed: int,
+    device: str | torch.device = "cpu",
+) -> dict[str, AttributeNet]:  # fmt: skip
+    """Train two judges on nine tenths of labelled images, drawn by lot, with their accuracy on the rest.
+
+    attributes: tells these names, and last the angle where one is named, whose accuracy is the squared correlation.
+    overlays: tells images laid over each other (`overlays`) from single ones, which the first was never shown.
+    """
+    lots = {what: torch.Generator().manual_seed(chance.stream(seed, what)) for what in ("held-out", "overlays")}
+    known, judged = truth(images, names, angle), [*names, *filter(None, [angle])]
+    unseen, seen = torch.randperm(len(images), generator=lots["held-out"]).tensor_split([len(images) // 10])
+    judge = judges.fit(images.x[seen], known[seen], judged, epochs, chance.stream(seed, "judge"), device=device)
+    told, right = tell(judge, images.x[unseen]).numpy(), known[unseen]
+    judge.accuracy = dict(zip(judged, ((told > 0.5) == (right > 0.5)).mean(0).tolist(), strict=True))
+    if angle:
+        judge.accuracy[angle] = float(np.corrcoef(told[:, -1], right[:, -1])[0, 1] ** 2)
+    both, laid = [], []
+    for rows in (seen[:LAID], unseen):
+        single = images.x[rows]
+        both.append(torch.cat([single, overlays(single, len(rows), exemplars, lots["overlays"])]))
+        laid.append(np.repeat([[0.0], [1.0]], len(rows), axis=0))
+    own = chance.stream(seed, "judge", "overlays")
+    whole = judges.fit(both[0], laid[0], ["overlay"], epochs, own, device=device, ndf=16)
+    right = (tell(whole, both[1]).numpy() > 0.5) == laid[1]
+    whole.accuracy = dict(zip(("single", "overlay"), map(float, right.reshape(2, -1).mean(1)), strict=True))
+    return {"attributes": judge, "overlays": whole}
+
+
 def concepts(sum_: str, names: Sequence[str]) -> tuple[dict[str, dict[str, bool]], dict[str, bool]]:
     """Read a sum such as "glasses > not male": carry glasses from men over to women (paper, Fig. 7).
 
@@ -104,8 +147,9 @@ def exemplars(belief: pd.DataFrame, wanted: Mapping[str, bool], needed: int, sur
     rows = np.flatnonzero(np.logical_and.reduce(agreeing))
     if len(rows) < needed:
         concept = ", ".join(name if has else f"not {name}" for name, has in wanted.items())
-        found = f"{len(rows)} exemplars found among {len(belief)} samples"
-        raise ValueError(f"{concept}: {found}, {needed} needed; draw more samples")
+        found = f"{len(rows)} exemplars found among {len(belief):,} samples, {needed} needed"
+        more = f"samples = {-(-needed * len(belief) // len(rows)):,} may hold them" if len(rows) else "draw many more"
+        raise ValueError(f"{concept}: {found}; {more}")
     return torch.from_numpy(rows)
 
 
@@ -113,3 +157,32 @@ def having(net: AttributeNet, images: Tensor, wanted: Mapping[str, bool]) -> Ten
     """Tell which images (N, nc, S, S) have, or lack, every wanted attribute: (N,) bool."""
     columns = [net.names.index(name) for name in wanted]
     return ((tell(net, images)[:, columns] > 0.5) == torch.tensor(list(wanted.values()))).all(1)
+
+
+def verdicts(images: Tensor, came: Mapping[str, AttributeNet], wanted: Mapping[str, bool]) -> dict[str, Tensor]:
+    """Return what each judge says of images (N, nc, S, S), four of (N,) bool.
+
+    works: the attributes are as wanted. single: it is one photograph and no overlay. face: a detector finds one.
+    """
+    works, single = having(came["attributes"], images, wanted), tell(came["overlays"], images)[:, 0] < 0.5
+    return {"works": works, "single": single, "works and is single": works & single, "face": fidelity.has_face(images)}
+
+
+def blind(first: Tensor, second: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Put pairs of images side by side, in an order drawn by lot: two of (n, ...) -> (2 n, ...), (n,) bool.
+
+    The second value tells where the first of a pair is at the left.
+    """
+    at_left = torch.rand(len(first), generator=generator) < 0.5
+    pairs = torch.stack([first, second], 1)
+    return torch.where(at_left.view(-1, *[1] * (first.dim())), pairs, pairs.flip(1)).flatten(0, 1), at_left
+
+
+def hits_of(marks: str, at_left: Tensor) -> list[bool]:
+    """Return where an eye's marks, one L or R for each of n pairs, are right: at_left (n,) bool, where L is.
+
+    Raises ValueError for another number of marks, and other letters.
+    """
+    if len(marks) != len(at_left) or set(marks) - {"L", "R"}:
+        raise ValueError(f"{len(marks)} marks {marks!r} for {len(at_left)} pairs: give one L or R for each")
+    return [(mark == "L") == bool(left) for mark, left in zip(marks, at_left, strict=True)]

@@ -7,9 +7,11 @@ and say nothing, which is where report 000 gave up. The rules for LeakyReLU are 
 Everything explains D as it is at inference: in eval mode, with batch norm's running statistics, so that an image's
 map does not depend on the images beside it. D is left as it was found, after an error too.
 
-A map that looks right proves nothing: see `sanity`.
+A map that looks right proves nothing: guided backprop draws the image's edges, whatever the weights are. Whether it
+does so here is measured as Adebayo et al. (2018, arXiv:1810.03292) ask: by randomising D's layers one after another.
 """
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -17,16 +19,19 @@ from typing import Literal
 import torch
 from captum.attr import LayerAttribution, LayerGradCam
 from torch import Tensor, nn
+from torchmetrics.functional import spearman_corrcoef
+from torchmetrics.functional.image import structural_similarity_index_measure
 from torchvision.transforms.functional import gaussian_blur
 
 from lib.images.data import to_float
-from lib.nets import models
+from lib.nets import batchnorm, models
 from lib.nets.devices import device_of
 from lib.nets.models import Discriminator
 from lib.study import chance
 
 Rule = Literal["plain", "clamp", "springenberg"]
 RULES = ("plain", "clamp", "springenberg")
+METHODS = (*RULES, "grad-cam")
 
 JITTER, BLUR = 2, 0.4  # of `maximise`: pixels, and the Gaussian's sigma in pixels
 
@@ -145,6 +150,45 @@ def maximise(D: Discriminator, target: Target, n: int = 3, steps: int = 100, lr:
             x.copy_(gaussian_blur(x, [5, 5], [BLUR, BLUR])).clamp_(-1, 1)
     x.grad = None
     return x
+
+
+def explain(D: Discriminator, x: Tensor, target: Target, method: str, layer: int = -1) -> Tensor:
+    """Return one map per image by a method of METHODS: where pixels matter for `target`, whatever their sign.
+
+    The magnitude of the gradient, summed over channels, or Grad-CAM of `layer`. (N, nc, size, size) -> (N, 1, size,
+    size), not negative. Raises ValueError for an unknown method, and as the methods do.
+    """
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    if method == "grad-cam":
+        return grad_cam(D, x, layer, target)
+    return guided_backprop(D, x, target, method).abs().sum(1, keepdim=True)
+
+
+def randomise_downwards(D: Discriminator, x: Tensor, seed: int = 0) -> Iterator[tuple[str, Discriminator]]:
+    """Draw D's layers anew, one after another from the logit down to the image, and yield it after each.
+
+    The cascading randomisation of Adebayo et al., in a copy of D, which is changed further by the next step. Batch norm
+    is re-estimated on x (N, nc, size, size) each time: with the trained layers' statistics new layers would saturate.
+    """
+    D, device = copy.deepcopy(D), device_of(D)
+    layers = {f"layer {i}": layer for i, layer in enumerate(D.layers)}
+    for name, part in reversed([*layers.items(), ("hidden", D.hidden), ("logit", D.head)]):
+        if any(True for _ in part.parameters()):  # few nets have a hidden layer, and a published D may have no head
+            models.initialise(part.cpu(), torch.Generator().manual_seed(chance.stream(seed, "randomised", name)))
+            part.to(device)
+            yield name, batchnorm.recalibrate_batchnorm(D, x)
+
+
+def similarity(a: Tensor, b: Tensor) -> dict[str, Tensor]:
+    """Compare maps image by image: Spearman's rank correlation, and SSIM of the maps at one scale.
+
+    A map of one value ranks nothing: its correlation is 0. Two of (N, 1, H, W) -> {rank correlation, SSIM}, (N,) each.
+    """
+    a, b = (to_panel(maps.detach().cpu()) for maps in (a, b))
+    ranks = [spearman_corrcoef(one.flatten(), other.flatten()) for one, other in zip(a, b, strict=True)]
+    ssim = structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
+    return {"rank correlation": torch.stack(ranks), "SSIM": ssim}
 
 
 def _response(D: Discriminator, x: Tensor, target: Target) -> Tensor:

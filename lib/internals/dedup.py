@@ -99,3 +99,14 @@ VARIANTS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "5% brighter": lambda x: (x.float() * 1.05).round().clamp(0, 255).to(torch.uint8),
     "shifted by a pixel": _shift,
 }
+
+
+def collisions(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows that share a code with the row before them in order of codes, and those rows: two of (r,).
+
+    codes as `hash_images` returns them. r images would be removed.
+    """
+    numbers = collide(codes)
+    order = np.argsort(numbers, kind="stable")
+    same = np.diff(numbers[order]) == 0
+    return order[1:][same], order[:-1][same]

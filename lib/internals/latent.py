@@ -4,9 +4,11 @@ Every function returns vectors z; G turns them into images. The paper interpolat
 shell on which high-dimensional priors lie, so the spherical way stands beside it.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lib.nets.devices import device_of
@@ -101,3 +103,29 @@ def turn(left: Tensor, right: Tensor, steps: int, beyond: float = 0.0) -> Tensor
     """
     t = torch.linspace(-beyond, 1 + beyond, steps, device=left.device)
     return lerp(left.mean(0), right.mean(0), t)
+
+
+def controls(z: Tensor, picked: Sequence[Sequence[Tensor]], n: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Return what sums of n exemplars have to beat, each as long as their first two terms: two of (sums, nz).
+
+    picked: of each sum the rows of z that show its three concepts, 2 n of each at least. The third mean plus a random
+    direction; and plus the difference of exemplars of the first two concepts, shuffled.
+    """
+    first, second, third = (torch.stack([z[rows[i][:n]].mean(0) for rows in picked]) for i in range(3))
+    anywhere = F.normalize(torch.randn(third.shape, generator=generator), dim=1).to(z)
+    both = [torch.cat([rows[0][: 2 * n], rows[1][: 2 * n]]) for rows in picked]
+    mixed = [rows[torch.randperm(len(rows), generator=generator)] for rows in both]
+    shuffled = torch.stack([z[rows[:n]].mean(0) - z[rows[n : 2 * n]].mean(0) for rows in mixed])
+    along = third + (first - second).norm(dim=1, keepdim=True) * anywhere
+    return {"random direction": along, "shuffled concept": third + shuffled}
+
+
+def turns(G: Generator, z: Tensor, left: Tensor, right: Tensor, steps: int, n: int = 4) -> Tensor:
+    """Draw the way from each n rows of z to n others (paper, Fig 8: four looking left, four right).
+
+    left (k,), right (l,) -> (pairs, steps, nc, size, size), as many pairs as there are whole groups on both sides.
+    """
+    pairs = min(len(left), len(right)) // n
+    ways = zip(left[: pairs * n].split(n), right[: pairs * n].split(n), strict=True)
+    with torch.no_grad():
+        return torch.stack([G(turn(z[a], z[b], steps)) for a, b in ways])

@@ -5,15 +5,17 @@ nobody can have memorised, have nearest training images too, and a G that memori
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor
 
 from lib.images import data
+from lib.internals import fidelity
 from lib.nets import batchnorm, models, supervised
 from lib.nets.models import Description, Generator
 from lib.study import chance
@@ -71,7 +73,7 @@ def ratio_of_medians(a: Tensor, b: Tensor, seed: int) -> Interval:
 def nearest_other(x: Tensor) -> Tensor:
     """Return each image's distance to the nearest of the others: (N, ...), uint8 or in [-1, 1] -> (N,).
 
-    Compares all pairs: for thousands of images.
+    Features are taken as they are. Compares all pairs: for thousands of images.
     """
     flat = data.to_float(x).flatten(1)
     return torch.cdist(flat, flat).fill_diagonal_(torch.inf).min(1).values
@@ -81,13 +83,65 @@ def excess(distances: Tensor, control: Tensor, quantile: float = 0.01) -> Interv
     """Return which share of distances (n,) is less than nearly all of the control's (m,), and what is more than its.
 
     Nearly all: but for the given share of them, which is taken off. 0 where both are alike; a share p of copies, which
-    medians do not see, gives p. With Newcombe's 95% interval (1998), of two Wilson intervals.
+    medians do not see, gives p. A quantile of 0: nearer than any of the control's.
     """
     limit = control.sort().values[max(1, round(quantile * len(control)))]
-    ours, theirs = (chance.interval_of_share((side < limit).numpy()) for side in (distances, control))
+    return gap(distances < limit, control < limit)
+
+
+def gap(ours: Tensor, theirs: Tensor) -> Interval:
+    """Return the share of (n,) minus the share of (m,) with Newcombe's 95% interval (1998), of two Wilson intervals."""
+    ours, theirs = (chance.interval_of_share(side.numpy()) for side in (ours, theirs))
     gap = ours.mean - theirs.mean
     low = gap - math.hypot(ours.mean - ours.low, theirs.high - theirs.mean)
     return Interval(gap, low, gap + math.hypot(ours.high - ours.mean, theirs.mean - theirs.low))
+
+
+def signs(
+    rows: Tensor, control: Tensor, near: Mapping[str, Tensor], spaces: Mapping[str, Tensor], real: Tensor, fixed: str
+) -> dict[str, Interval]:
+    """Return each sign that samples copy or repeat, beside new images: 0 where they are as those, a failure above 0.
+
+    rows, control: which of P images the samples are, and as many new ones. near: by space, the distance of all (P,) to
+    their nearest training image. spaces: all of them in each space (P, ...); in the one called `fixed` precision and
+    recall are taken against training images real (R, F).
+
+    copies: the share that lies nearer to a training image than all but a hundredth of new images do. repeats: the same
+    to another sample. twins: nearer to another than any two new images are. precision: what training images cover
+    more of samples than of new images. lost recall: what samples cover less of training images than new images do.
+    """
+    found = {f"copies, {space}": excess(d[rows], d[control]) for space, d in near.items()}
+    for space, x in spaces.items():
+        ours, theirs = nearest_other(x[rows]), nearest_other(x[control])
+        found |= {f"repeats, {space}": excess(ours, theirs), f"twins, {space}": excess(ours, theirs, quantile=0)}
+    a, b = (spaces[fixed][some] for some in (rows, control))
+    found["precision"] = gap(fidelity.covered(a, real), fidelity.covered(b, real))
+    kept = (fidelity.covered(real, some).double() for some in (b, a))
+    return found | {"lost recall": chance.interval_of_mean(next(kept) - next(kept))}
+
+
+def power(
+    ask: Callable[[Tensor, Tensor], dict[str, Interval]], new: Tensor, control: Tensor, copies: Tensor,
+    shares: Sequence[float] = (0.0, 0.01, 0.02, 0.05, 0.1),
+) -> dict[tuple[str, str, float], Interval]:  # fmt: skip
+    """Plant shares of copies, and of one image again and again, among new images: (sign, kind, share) -> what it says.
+
+    ask: `signs` of rows beside a control. new, control (n,), copies (k,): rows; `new` stand for samples of a good G.
+    """
+    found = {}
+    for share in shares:
+        some = round(share * len(new))
+        for kind, planted in {"copies": copies[:some], "repeats": new[:1].expand(some)}.items():
+            told = ask(torch.cat([planted, new[len(planted) :]]), control)
+            found |= {(sign, kind, share): interval for sign, interval in told.items()}
+    return found
+
+
+def least_found(power: Mapping[tuple[str, str, float], Interval]) -> pd.Series:
+    """Return the least planted share from which on a sign's interval lies above 0, by (sign, kind): NaN where none."""
+    seen = pd.Series({key: interval.low > 0 for key, interval in power.items()}).unstack().sort_index(axis=1)
+    planted = seen.loc[:, seen.columns > 0]
+    return planted.apply(lambda row: next((share for share in row.index if row[share:].all()), math.nan), axis=1)
 
 
 def memorise(

@@ -4,7 +4,7 @@ A net of D's architecture is trained from scratch, on labelled real images alone
 It shares no weight with the GAN: a D that G has learned to please would be a partial judge.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.images import data
-from lib.nets import devices, models, supervised
+from lib.nets import authors, devices, models, supervised, weights
 from lib.nets.models import Discriminator
 from lib.study import chance
 
@@ -22,7 +22,7 @@ class AttributeNet(nn.Module):
 
     def __init__(self, names: Sequence[str], size: int, nc: int, ndf: int, seed: int) -> None:
         super().__init__()
-        self.names = list(names)
+        self.names, self.accuracy = list(names), dict[str, float]()  # of each name, on held-out images, where told
         description = models.describe("tutorial64", size=size, nc=nc, ndf=ndf)
         self.body = Discriminator(description)
         self.body.head = nn.Linear(self.body.head.in_features, len(self.names))
@@ -58,3 +58,30 @@ def tell(net: AttributeNet, images: Tensor) -> Tensor:
     """Return the probability of each attribute: images (N, nc, S, S), uint8 or in [-1, 1] -> (N, A), on the CPU."""
     device = devices.device_of(net)
     return torch.cat([net(data.to_float(batch.to(device))).sigmoid().cpu() for batch in images.split(256)])
+
+
+def packed(judges: Mapping[str, AttributeNet]) -> tuple[dict[str, Tensor], dict]:
+    """Return judges as `weights.save_net` writes them beside a net: tensors, and an entry of its record."""
+    tensors = {f"judge.{name}.{key}": v for name, judge in judges.items() for key, v in judge.state_dict().items()}
+    about = {
+        name: {"names": judge.names, "ndf": judge.body.description.ndf, "accuracy": judge.accuracy}
+        for name, judge in judges.items()
+    }
+    return tensors, {"judges": about}
+
+
+def beside(net: str) -> dict[str, AttributeNet]:
+    """Return the judges that came with a net (what `weights.find_net` takes), by name, in eval mode: none with most.
+
+    Raises ValueError where they are not as its record says.
+    """
+    if net in authors.NETS:
+        return {}
+    tensors, description, record = weights.read_net(path := weights.find_net(net))
+    found = {}
+    for name, about in record.get("judges", {}).items():
+        own = AttributeNet(about["names"], description.size, description.nc, about["ndf"], 0)
+        prefix = f"judge.{name}."
+        weights.load_weights(own, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, path)
+        own.accuracy, found[name] = about["accuracy"], own.eval()
+    return found

@@ -161,16 +161,20 @@ def find_net(net: str) -> Path:
 def ship(run: str, name: str) -> Path:
     """Copy a finished run's net, in half precision, to the small nets that git keeps; return the file.
 
-    Its record says which run made it, by which commit and with which parameters. Raises ValueError where it would be
+    What lies beside G and D, such as the judges of notebook 03, goes with them. Its record says which run made it, by
+    which commit and with which parameters. Raises ValueError where it would be
     larger than LARGEST, or where half precision cannot hold it; what was shipped before stays then.
     """
     G, D, record = load_net(f"run:{run}")
-    largest = max(v.abs().max() for net in (G, D) for v in net.state_dict().values() if v.is_floating_point())
+    tensors = read_net(find_net(f"run:{run}"))[0]
+    floating = {k: v for k, v in tensors.items() if v.is_floating_point()}
+    largest = max(v.abs().max() for v in floating.values())
     if largest > torch.finfo(torch.float16).max:
         raise ValueError(f"{run}: its net holds {largest:g}, more than half precision can: ship another")
-    size = sum(2 * v.numel() for net in (G, D) for v in net.state_dict().values())
+    size = sum(2 * v.numel() for v in tensors.values())
     if size > LARGEST:
         raise ValueError(f"{run}: its net takes {size / 2**20:.0f} of {LARGEST >> 20} MiB: ship a narrower one")
     path = paths.NETS / f"{name}.safetensors"
-    save_net(path, G, D, record | {"run": run}, dtype=torch.float16)
+    beside = {k: floating[k].half() if k in floating else v for k, v in tensors.items() if k[:2] not in ("G.", "D.")}
+    save_net(path, G, D, record | {"run": run}, beside, dtype=torch.float16)
     return path

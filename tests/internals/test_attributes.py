@@ -73,8 +73,57 @@ def test_exemplars_written_out():
     assert attributes.exemplars(belief, {"male": False}, 3).tolist() == [0, 2, 3]
     doubtful = pd.DataFrame({"male": [0.1, 0.5, 0.9]})
     assert [attributes.exemplars(doubtful, {"male": has}, 1).tolist() for has in (False, True)] == [[0], [2]]
-    with pytest.raises(ValueError, match="smiling, not male: 1 exemplars found among 4 samples, 3 needed; draw more"):
+    with pytest.raises(
+        ValueError, match="smiling, not male: 1 exemplars found among 4 samples, 3 needed; samples = 12 may"
+    ):
         attributes.exemplars(belief, {"smiling": True, "male": False}, 3)
+
+
+def test_no_exemplar_at_all():
+    with pytest.raises(ValueError, match="male: 0 exemplars found among 1,000 samples, 2 needed; draw many more"):
+        attributes.exemplars(pd.DataFrame({"male": np.zeros(1000)}), {"male": True}, 2)
+
+
+def test_images_are_laid_over_each_other_as_their_sum():
+    """Of images of one level each, a - b + c of means of two: a level again, cut where no byte goes."""
+    x = torch.tensor([0, 60, 255], dtype=torch.uint8)[:, None, None, None].expand(3, 1, 4, 4)
+    laid = attributes.overlays(x, 40, 2, torch.Generator().manual_seed(0))
+    rows = torch.randint(3, (40, 3, 2), generator=torch.Generator().manual_seed(0))
+    a, b, c = x[:, 0, 0, 0].double()[rows].mean(2).T
+    expected = (a - b + c).clamp(0, 255)
+    assert laid.dtype == torch.uint8 and laid.shape == (40, 1, 4, 4) and (laid == laid[:, :1, :1, :1]).all()
+    torch.testing.assert_close(laid[:, 0, 0, 0].double(), expected, atol=1, rtol=0)
+
+
+def test_both_judges_of_sums_learn_and_say_how_well(taught):
+    """Overlays of these have grey edges, or two, unless all are of one kind: then nothing tells them from images."""
+    _, x, truth = taught
+    table = pd.DataFrame(truth, columns=["bright", "left"])
+    images = data.ImageSet("edges", x, torch.zeros(600), attributes=table)
+    came = attributes.fit_judges(images, ["bright", "left"], "", 12, 3, seed=0)
+    assert min((came["attributes"].accuracy | came["overlays"].accuracy).values()) > 0.7
+    assert list(came["overlays"].accuracy) == ["single", "overlay"]
+    laid = attributes.overlays(x, 50, 3, torch.Generator().manual_seed(1))
+    for some, single in ((data.to_float(x[:50]), 0.85), (data.to_float(laid), 0.4)):
+        told = attributes.verdicts(some, came, {"bright": True})
+        assert (told["single"].float().mean() > single) == (single > 0.5)
+        assert torch.equal(told["works and is single"], told["works"] & told["single"])
+        assert told["face"].float().mean() < 0.1
+    assert (attributes.verdicts(data.to_float(x), came, {"bright": True})["works"].numpy() == truth[:, 0]).mean() > 0.9
+
+
+def test_pairs_are_shown_blindly_and_marks_scored():
+    first, second = torch.arange(40.0), 100 + torch.arange(40.0)
+    board, at_left = attributes.blind(first[:, None], second[:, None], torch.Generator().manual_seed(0))
+    left, right = board[:, 0].view(40, 2).T
+    assert torch.equal(torch.where(at_left, left, right), first) and torch.equal(
+        torch.where(at_left, right, left), second
+    )
+    assert 8 < at_left.sum() < 32
+    assert attributes.hits_of("LRL", torch.tensor([True, True, False])) == [True, False, False]
+    for marks in ("LR", "LRX"):
+        with pytest.raises(ValueError, match=f"marks '{marks}' for 3 pairs: give one L or R for each"):
+            attributes.hits_of(marks, torch.tensor([True, True, False]))
 
 
 def test_the_papers_sum_written_out():

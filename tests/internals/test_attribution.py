@@ -9,7 +9,7 @@ from captum.attr import GuidedBackprop
 from torch import nn
 
 from lib.images.data import to_uint8
-from lib.internals import attribution, sanity
+from lib.internals import attribution
 from lib.internals.attribution import (
     grad_cam,
     guided_backprop,
@@ -204,7 +204,7 @@ CALLS = {
     "grad_cam": lambda D: grad_cam(D, images(), 0),
     "top_responses": lambda D: top_responses(D, images(), 0, 0, 2),
     "maximise": lambda D: maximise(D, (1, 0), n=1, steps=2),
-    "randomise_downwards": lambda D: [d(images()) for _, d in sanity.randomise_downwards(D, images())],
+    "randomise_downwards": lambda D: [d(images()) for _, d in attribution.randomise_downwards(D, images())],
 }
 
 
@@ -264,9 +264,9 @@ def test_a_net_without_batch_norm_and_of_grey_images():
     for layer in D.layers:
         if isinstance(layer[1], nn.BatchNorm2d):
             layer[1] = nn.Identity()
-    for method in sanity.METHODS:
-        assert sanity.explain(D, x, "logit", method, 0).shape == (20, 1, 16, 16)
-    assert [name for name, _ in sanity.randomise_downwards(D, x)] == ["logit", "layer 1", "layer 0"]
+    for method in attribution.METHODS:
+        assert attribution.explain(D, x, "logit", method, 0).shape == (20, 1, 16, 16)
+    assert [name for name, _ in attribution.randomise_downwards(D, x)] == ["logit", "layer 1", "layer 0"]
     assert maximise(D, "logit", n=1, steps=2).shape == (1, 1, 16, 16)
 
 
@@ -290,7 +290,7 @@ def D():
         ),
         (lambda D, x: guided_backprop(D, x[0], "logit"), r"images of \(32, 32\) do not fit a net"),
         (lambda D, x: guided_backprop(D, to_uint8(x), "logit"), "images are torch.uint8"),
-        (lambda D, x: sanity.explain(D, x, "logit", "lime"), "unknown method 'lime': choose one of plain, clamp, spr"),
+        (lambda D, x: attribution.explain(D, x, "logit", "lime"), "unknown method 'lime': choose one of plain, clamp"),
         (lambda D, x: maximise(D, (9, 0)), "layer 9: this net has conv layers 0 to 5"),
         (lambda D, x: grad_cam(D, x, 6), "layer 6: this net has conv layers 0 to 5"),
         (lambda D, x: grad_cam(D, x, 5, (2, 0)), "layer 5: a map of layer 2 does not depend on it; choose 0 to 2"),

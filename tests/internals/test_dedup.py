@@ -20,6 +20,8 @@ def test_collisions_written_out():
     numbers = dedup.collide(codes)
     assert numbers[0] == numbers[2]
     assert len(set(numbers)) == 3
+    assert [rows.tolist() for rows in dedup.collisions(codes)] == [[2], [0]]
+    assert [rows.tolist() for rows in dedup.collisions(codes[1:])] == [[], []]
 
 
 def test_pairs_are_scored_as_scikit_learn_does():

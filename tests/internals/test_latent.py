@@ -118,3 +118,31 @@ def test_every_purpose_and_seed_draws_points_of_its_own():
     rows = torch.cat(drawn)
     assert len(rows.unique(dim=0)) == 200
     assert (rows @ G.projection.weight.T).abs().max() < 1.5, "no unit of G knows one by heart: that answers with 2"
+
+
+def test_controls_are_as_long_as_the_sum_and_do_not_know_the_concept():
+    """z of one coordinate per concept. What is added to the third is as long as the first minus the second."""
+    z = torch.zeros(60, 20)
+    for concept in range(3):
+        z[20 * concept : 20 * (concept + 1), concept] = 1
+    generator = torch.Generator().manual_seed(0)
+    picked = [[20 * c + torch.randperm(20, generator=generator)[:6] for c in range(3)] for _ in range(200)]
+    found = latent.controls(z, picked, 3, generator)
+    third = torch.eye(20)[2]
+    added = found["random direction"] - third
+    torch.testing.assert_close(added.norm(dim=1), torch.full((200,), 2**0.5))
+    assert added.mean(0).abs().max() < 0.15, "in no direction above others"
+    shuffled = found["shuffled concept"] - third
+    assert shuffled[:, 2:].abs().max() == 0, "made of the first two concepts alone"
+    torch.testing.assert_close(shuffled[:, 0], -shuffled[:, 1])
+    assert shuffled[:, 0].abs().max() <= 1 and shuffled[:, 0].mean().abs() < 0.1 < shuffled[:, 0].std()
+
+
+def test_turns_go_from_each_group_of_four_to_another():
+    G, _ = models.build("tutorial64", size=16, ngf=4, ndf=4)
+    z, left, right = torch.randn(20, 100), torch.arange(9), torch.arange(9, 20)
+    ways = latent.turns(G.eval(), z, left, right, 3)
+    assert ways.shape == (2, 3, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(ways[1, 0], G(z[4:8].mean(0, keepdim=True))[0])
+        torch.testing.assert_close(ways[1, 2], G(z[13:17].mean(0, keepdim=True))[0])

@@ -10,6 +10,7 @@ from lib.images import data
 from lib.images.faces import draw_faces
 from lib.internals import memorisation
 from lib.nets import models
+from lib.study.chance import Interval
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +168,57 @@ def test_a_repeated_sample_is_found(faces):
     assert memorisation.excess(memorisation.nearest_other(made), limits).low <= 0
     made[:15] = made[0]
     assert memorisation.excess(memorisation.nearest_other(made), limits).low > 0
+
+
+def test_no_sample_nearer_than_any_two_of_the_control_is_no_excess_at_quantile_0():
+    control = torch.tensor([3.0, 3, 5, 8])
+    assert memorisation.excess(torch.tensor([3.0, 4, 9, 9]), control, quantile=0).mean == 0
+    assert memorisation.excess(torch.tensor([2.9, 2.9, 9, 9]), control, quantile=0).mean == 0.5
+
+
+@pytest.mark.parametrize(
+    ("planted", "found"),
+    [
+        ("nothing", set()),
+        ("copies", {"copies, all"}),
+        ("one sample again and again", {"repeats, all", "twins, all"}),
+        ("the middle alone", {"precision", "lost recall"}),
+    ],
+)
+def test_each_failure_has_its_sign(planted, found):
+    """300 points of eight dimensions for samples, as many new ones, and as many that a G learned."""
+    x = torch.randn(900, 8, generator=torch.Generator().manual_seed(0))
+    samples, new, learned = x.split(300)
+    if planted == "copies":
+        samples = torch.cat([learned[:60] + 0.01, samples[60:]])
+    elif planted == "the middle alone":
+        samples = samples * 0.5
+    rows, control = torch.arange(300), torch.arange(300, 600)
+    if planted == "one sample again and again":
+        rows[:100] = 0
+    both = torch.cat([samples, new])
+    near = memorisation.nearest(both, learned)[0]
+    told = memorisation.signs(rows, control, {"all": near}, {"all": both}, learned, "all")
+    seen = {name for name, sign in told.items() if sign.low > 0}
+    assert seen == found if planted in ("nothing", "copies") else seen >= found
+
+
+def test_what_is_planted_and_from_which_share_on_a_sign_finds_it():
+    """A sign that counts copies among the rows, sure of itself from three on; one that is never; one that always is."""
+
+    def ask(rows, control):
+        assert control.tolist() == list(range(100, 200)) and len(rows) == 100
+        copies, repeats = int((rows >= 200).sum()), int((rows == 0).sum())
+        return {
+            "copies": Interval(copies, copies - 2, 0),
+            "blind": Interval(0, -1, 1),
+            "repeats": Interval(0, repeats - 5, 0),
+        }
+
+    power = memorisation.power(ask, torch.arange(100), torch.arange(100, 200), torch.arange(200, 210))
+    assert {share: power["copies", "copies", share].mean for share in (0.0, 0.01, 0.02, 0.05, 0.1)} == {
+        0.0: 0, 0.01: 1, 0.02: 2, 0.05: 5, 0.1: 10,
+    }  # fmt: skip
+    least = memorisation.least_found(power)
+    assert least["copies", "copies"] == 0.05 and least["repeats", "repeats"] == 0.1
+    assert least[["blind"]].isna().all() and np.isnan(least["copies", "repeats"])

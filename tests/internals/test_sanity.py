@@ -8,8 +8,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from lib.internals import attribution
-from lib.internals.attribution import grad_cam, guided_backprop, to_panel
-from lib.internals.sanity import explain, randomise_downwards, similarity
+from lib.internals.attribution import explain, grad_cam, guided_backprop, randomise_downwards, similarity, to_panel
 from lib.nets import batchnorm, models
 
 

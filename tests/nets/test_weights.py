@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lib.nets import batchnorm, models, weights
+from lib.nets import batchnorm, judges, models, weights
+from lib.nets.judges import AttributeNet
 from lib.study import paths
 
 
@@ -155,6 +156,29 @@ def test_a_shipped_net_is_the_trained_one_to_half_precision(trained):
         x = G(z)
         for one, other in ((x, G_shipped(z)), *zip(D.activations(x), D_shipped.activations(x), strict=True)):
             assert 0 < (one - other).abs().max() < 4e-3 * one.abs().max()  # eleven bits, a few layers deep
+
+
+def test_judges_go_with_a_shipped_net(trained, tmp_path):
+    trained()
+    assert judges.beside("run:01-abc") == judges.beside("radford2015-svhn") == {}
+    judge = AttributeNet(["smile", "age"], 16, 1, 4, seed=3).eval()
+    judge.accuracy = {"smile": 0.9, "age": 0.8}
+    tensors, about = judges.packed({"attributes": judge})
+    G, D, record = weights.load_net("run:01-abc")
+    weights.save_net(tmp_path / "01-abc" / "net.safetensors", G, D, record | about, tensors)
+    weights.ship("01-abc", "mine")
+    (name, shipped), *rest = judges.beside("mine").items()
+    assert (name, rest, shipped.names, shipped.accuracy) == ("attributes", [], ["smile", "age"], judge.accuracy)
+    assert (
+        not shipped.training
+        and weights.read_net(paths.NETS / "mine.safetensors")[0]["judge.attributes.body.head.bias"].dtype
+        == torch.float16
+    )
+    x = torch.rand(8, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    torch.testing.assert_close(judges.tell(shipped, x), judges.tell(judge, x), atol=2e-3, rtol=0)
+    weights.save_net(tmp_path / "01-abc" / "net.safetensors", G, D, record | about)
+    with pytest.raises(ValueError, match="holds another net: body.* is missing"):
+        judges.beside("run:01-abc")
 
 
 def test_a_net_of_the_papers_width_can_be_shipped(trained):

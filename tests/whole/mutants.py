@@ -243,7 +243,7 @@ MUTANTS = [
            "internals/test_attribution.py::test_truth_table"),
     Mutant("internals/attribution.py", "gradient = gradient.clamp(min=0)", "pass",
            "internals/test_attribution.py::test_truth_table"),
-    Mutant("internals/sanity.py", '("hidden", D.hidden), ', "",
+    Mutant("internals/attribution.py", '("hidden", D.hidden), ', "",
            "internals/test_sanity.py::test_all_of_D_is_random_in_the_end_its_hidden_layer_too"),
     Mutant("internals/memorisation.py", "augment=lambda codes: recall(G, codes, generator)", "augment=None",
            "internals/test_memorisation.py::test_a_memorised_image_fills_a_region_and_not_a_point "

@@ -6,7 +6,7 @@ import torch
 
 from lib.gan import feed, game, selection, train
 from lib.images import data
-from lib.internals import attribution, dedup, forgetting, latent, memorisation, sanity
+from lib.internals import attribution, dedup, forgetting, latent, memorisation
 from lib.nets import batchnorm, devices, judges, models, weights
 from lib.nets.judges import AttributeNet
 from lib.probe import features, l2svm
@@ -177,13 +177,15 @@ def test_what_learns_in_the_notebooks_learns_on_a_gpu():
 
 def test_explanations_and_their_check_are_those_of_a_cpu():
     D, x = models.from_description(NET)[1].eval(), data.to_float(X[:6])
-    here = {name: sanity.explain(d, x, "logit", "springenberg") for name, d in sanity.randomise_downwards(D, X)}
+    here = {
+        name: attribution.explain(d, x, "logit", "springenberg") for name, d in attribution.randomise_downwards(D, X)
+    }
     D.to(GPU)
-    for name, d in sanity.randomise_downwards(D, X):
-        maps = sanity.explain(d, x.to(GPU), "logit", "springenberg")
+    for name, d in attribution.randomise_downwards(D, X):
+        maps = attribution.explain(d, x.to(GPU), "logit", "springenberg")
         torch.testing.assert_close(maps.cpu(), here[name], rtol=1e-2, atol=1e-4)
     assert attribution.maximise(D, "logit", n=1, steps=2).is_cuda
-    assert sanity.explain(D, x.to(GPU), "logit", "grad-cam").is_cuda
+    assert attribution.explain(D, x.to(GPU), "logit", "grad-cam").is_cuda
 
 
 def test_points_are_drawn_alike_and_maps_are_dropped_there():

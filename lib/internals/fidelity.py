@@ -1,0 +1,98 @@
+"""Ask how real samples are of judges that no GAN here was trained to please.
+
+D is a partial judge. OpenCV ships a cascade for frontal faces (Viola and Jones 2001) that nobody here made: it looks
+for eyes, nose and mouth by the light and dark around them, at their places. What it misses in real faces, and finds
+where there is none, has to stand beside its counts.
+
+Distances between sets of images need features, and compare only within one net's. `gan.selection` trains its own for
+each training; here each set of images has one extractor, rebuilt from a seed, whichever training is asked about.
+Neither is the FID, for which `selection.frechet_distances` takes the file of Inception's weights.
+"""
+
+from functools import cache
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_sample_images
+from torch import Tensor, nn
+
+from lib.gan.selection import NDF, Extractor
+from lib.images import data
+from lib.images.data import ImageSet
+from lib.nets import batchnorm
+from lib.nets.judges import AttributeNet
+
+CASCADE = "haarcascade_frontalface_alt.xml"
+SIDE = 128  # pixels that an image is enlarged to: a small face has to cover the cascade's window of 20 several times
+LEAST = 64  # pixels of it that a face covers at least
+STEP = 1.05  # from one size that is looked for to the next
+FACE, CLEAR = 3, 20  # neighbouring finds that make a face, and one that leaves little doubt
+GREY = (0.299, 0.587, 0.114)  # of red, green and blue, as OpenCV weighs them
+
+SEED = 0  # of the fixed extractor's weights
+NEAR = 3  # neighbours of a feature vector: how far its images reach (Kynkäänniemi et al. 2019, arXiv:1904.06991)
+
+
+# --- faces
+
+
+@cache
+def _cascade() -> cv2.CascadeClassifier:
+    return cv2.CascadeClassifier(cv2.data.haarcascades + CASCADE)
+
+
+def has_face(images: Tensor, agreeing: int = FACE) -> Tensor:
+    """Tell in which images a frontal face is found, half as wide as the image at least, by so many finds that agree.
+
+    (N, nc, S, S), uint8 or in [-1, 1] -> (N,) bool, on the CPU.
+    """
+    x = data.to_float(images.detach().cpu()).add(1).mul(127.5)
+    grey = x if x.shape[1] == 1 else (x * torch.tensor(GREY)[:, None, None]).sum(1, keepdim=True)
+    large = F.interpolate(grey, (SIDE, SIDE), mode="bicubic").round().clamp(0, 255).to(torch.uint8).squeeze(1).numpy()
+    finds = (_cascade().detectMultiScale(image, STEP, agreeing, minSize=(LEAST, LEAST)) for image in large)
+    return torch.tensor([len(found) > 0 for found in finds], dtype=torch.bool)
+
+
+def tiles(size: int) -> Tensor:
+    """Cut the two photographs that scikit-learn ships, a temple and a flower, up: uint8 (N, 3, size, size), no face."""
+    photographs = torch.from_numpy(np.stack(load_sample_images().images)).permute(0, 3, 1, 2)
+    cut = photographs.unfold(2, size, size).unfold(3, size, size)  # (2, 3, down, across, size, size)
+    return cut.permute(0, 2, 3, 1, 4, 5).flatten(0, 2).contiguous()
+
+
+# --- distances in features
+
+
+def extractor(images: ImageSet) -> Extractor:
+    """Return the extractor of a set of images, the same for every net that is asked about it.
+
+    A random convolutional net: its weights come from SEED, its batch norm from images evenly spaced over the set.
+    """
+    net = AttributeNet(["none"], images.x.shape[-1], images.x.shape[1], NDF, SEED)
+    batchnorm.recalibrate_batchnorm(net.body, images.x[torch.arange(1280) * len(images) // 1280])
+    return Extractor(net.eval())
+
+
+@torch.no_grad()
+def features(net: nn.Module, images: Tensor) -> Tensor:
+    """Return an extractor's features of images (N, nc, S, S), uint8 or in [-1, 1]: (N, F) float32, on the CPU."""
+    return torch.cat([net(data.to_float(part).add(1).div(2)).cpu() for part in images.split(256)])
+
+
+def frechet(a: Tensor, b: Tensor) -> float:
+    """Return the Fréchet distance between Gaussians fitted to features (n, F) and (m, F)."""
+    a, b = a.double(), b.double()
+    of_a, of_b = a.T.cov(), b.T.cov()
+    both = torch.linalg.eigvals(of_a @ of_b).sqrt().real.sum()  # the trace of the product's root
+    return float((a.mean(0) - b.mean(0)).square().sum() + of_a.trace() + of_b.trace() - 2 * both)
+
+
+def covered(x: Tensor, base: Tensor) -> Tensor:
+    """Tell which features x (n, F) lie as near to one of base (m, F) as its NEAR-th neighbour in base does: (n,) bool.
+
+    Samples that real images cover are their precision; real images that samples cover, their recall.
+    """
+    reach = torch.cdist(base, base).kthvalue(NEAR + 1, dim=1).values  # itself is the first
+    return (torch.cdist(x, base) <= reach).any(1)

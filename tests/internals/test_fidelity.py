@@ -1,0 +1,85 @@
+"""A photograph that matplotlib ships is a face; distances by hand, and against torchmetrics' own."""
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.cbook import get_sample_data
+from PIL import Image
+from sklearn.datasets import load_sample_image
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from lib.images import data
+from lib.images.faces import draw_faces
+from lib.internals import fidelity
+
+
+@pytest.fixture(scope="module")
+def hopper():
+    """Grace Hopper's face, cut as CelebA's are: the eyes a little above the middle, 64 x 64."""
+    with get_sample_data("grace_hopper.jpg") as file, Image.open(file) as photograph:
+        face = photograph.convert("RGB").crop((125, 75, 405, 355)).resize((64, 64), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(face)).permute(2, 0, 1)[None]
+
+
+def test_a_face_is_found_in_bytes_floats_grey_and_other_sizes(hopper):
+    assert fidelity.has_face(hopper).tolist() == [True]
+    assert fidelity.has_face(data.to_float(hopper)).tolist() == [True]
+    assert fidelity.has_face(hopper.float().mean(1, keepdim=True).to(torch.uint8)).tolist() == [True]
+    assert fidelity.has_face(hopper[:, :, ::2, ::2]).tolist() == [True]
+
+
+def test_no_face_is_found_upside_down_in_half_of_one_or_in_nothing(hopper):
+    without = torch.cat([hopper.flip(2), hopper[:, :, 40:].repeat(1, 1, 3, 1)[:, :, :64], torch.zeros_like(hopper)])
+    assert not fidelity.has_face(without).any()
+    assert fidelity.has_face(torch.cat([without, hopper])).tolist() == [False, False, False, True]
+
+
+def test_a_small_face_does_not_count(hopper):
+    """A quarter of the image's width is less than half."""
+    small = torch.full((1, 3, 256, 256), 128, dtype=torch.uint8)
+    small[:, :, 96:160, 96:160] = hopper
+    assert not fidelity.has_face(small).any()
+
+
+def test_tiles_are_the_photographs_in_reading_order():
+    cut = fidelity.tiles(64)
+    assert cut.shape == (2 * 6 * 10, 3, 64, 64)  # of 427 x 640
+    china = torch.from_numpy(load_sample_image("china.jpg").copy()).permute(2, 0, 1)
+    assert torch.equal(cut[0], china[:, :64, :64]) and torch.equal(cut[11], china[:, 64:128, 64:128])
+    assert fidelity.has_face(cut).float().mean() < 0.05
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return data.ImageSet("drawn", torch.from_numpy(draw_faces(400, 16)[0]), torch.zeros(400))
+
+
+def test_the_extractor_of_a_set_is_rebuilt_from_nothing_but_the_set(faces):
+    one, other = (fidelity.features(fidelity.extractor(faces), faces.x[:50]) for _ in range(2))
+    assert one.shape == (50, 2 * 16) and torch.equal(one, other)
+    torch.testing.assert_close(one, fidelity.features(fidelity.extractor(faces), data.to_float(faces.x[:50])))
+
+
+def test_distance_of_moved_and_stretched_features_is_written_out():
+    """b = 2 a + 1 in two dimensions of variance v each: the means' square, and v + 4 v - 2 sqrt(4 v v) for each."""
+    a = torch.randn(5000, 2, generator=torch.Generator().manual_seed(0))
+    shift = (a.mean(0) + 1).square().sum().item()
+    assert fidelity.frechet(a, 2 * a + 1) == pytest.approx(shift + a.var(0).sum().item())
+    assert fidelity.frechet(a, a) == pytest.approx(0, abs=1e-9)
+
+
+def test_distance_is_torchmetrics_own(faces):
+    net = fidelity.extractor(faces)
+    metric = FrechetInceptionDistance(net, normalize=True, reset_real_features=False)
+    parts = faces.x[:200], 255 - faces.x[200:]
+    for part, real in zip(parts, (True, False), strict=True):
+        metric.update(part.float() / 255, real=real)
+    ours = fidelity.frechet(*(fidelity.features(net, part) for part in parts))
+    assert ours == pytest.approx(metric.compute().item(), rel=1e-3)
+
+
+def test_what_features_cover():
+    """On a line: 0 to 4, whose third neighbours lie 3, 2, 2, 2 and 3 away."""
+    base = torch.tensor([[0.0], [1], [2], [3], [4]])
+    x = torch.tensor([[-3.0], [-3.1], [7.0], [7.1], [2.5]])
+    assert fidelity.covered(x, base).tolist() == [True, False, True, False, True]
