@@ -5,6 +5,7 @@
 BATCH ?= batches/quick.yaml
 ARGS ?=
 SLURM ?=
+PROBE ?=
 unexport PYTHONDONTWRITEBYTECODE # torch takes half a minute to compile at each import without it
 unexport PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX # other packages than .venv's, or another place for them
 export PIP_USER := 0
@@ -74,8 +75,9 @@ keep: setup ## keep the finished rows of BATCH in git, records and executed note
 	@$(BIN)/python -m lib keep $(or $(RUN),$(BATCH))
 	@$(BIN)/python -c "from lib.look import numbers; numbers.write()"
 
-ship: setup ## make a run's net one of those that come with the study: make ship RUN=01_train_gan-0123456789 NAME=digits
-	@$(BIN)/python -c "from lib.nets import weights; print(weights.ship('$(RUN)', '$(NAME)'))"
+ship: setup ## make a run's net one of those that come with the study: make ship RUN=01_train_gan-0123456789 NAME=imagenet32 PROBE=cifar10
+	@$(BIN)/python -c "from lib.nets import weights; from lib.probe import protocol; \
+	    print(protocol.ship('$(RUN)', '$(NAME)', '$(PROBE)') if '$(PROBE)' else weights.ship('$(RUN)', '$(NAME)'))"
 
 readme: setup ## write README.md's tables and figure and results/NUMBERS.md from the records
 	@$(BIN)/python -c "from lib.look import numbers; numbers.write()"

@@ -5,6 +5,7 @@ one file holds the weights of G and D, the `Description` that rebuilds them and 
 another name and renamed when it is whole, and a checksum over all of it tells when it no longer is.
 """
 
+import copy
 import hashlib
 import json
 from dataclasses import asdict, fields
@@ -158,12 +159,21 @@ def find_net(net: str) -> Path:
     return paths.NETS / f"{net}.safetensors"
 
 
-def ship(run: str, name: str) -> Path:
+def halved(net: torch.nn.Module) -> torch.nn.Module:
+    """Return a copy of a net as a file in half precision gives it back, in float32."""
+    copied = copy.deepcopy(net)
+    copied.load_state_dict(
+        {k: v.half().to(v.dtype) for k, v in net.state_dict().items() if v.is_floating_point()}, False
+    )
+    return copied
+
+
+def ship(run: str, name: str, more: dict | None = None) -> Path:
     """Copy a finished run's net, in half precision, to the small nets that git keeps; return the file.
 
     What lies beside G and D, such as the judges of notebook 03, goes with them. Its record says which run made it, by
-    which commit and with which parameters. Raises ValueError where it would be
-    larger than LARGEST, or where half precision cannot hold it; what was shipped before stays then.
+    which commit and with which parameters, and `more`. Raises ValueError where it would be larger than LARGEST, or
+    where half precision cannot hold it; what was shipped before stays then.
     """
     G, D, record = load_net(f"run:{run}")
     tensors = read_net(find_net(f"run:{run}"))[0]
@@ -176,5 +186,5 @@ def ship(run: str, name: str) -> Path:
         raise ValueError(f"{run}: its net takes {size / 2**20:.0f} of {LARGEST >> 20} MiB: ship a narrower one")
     path = paths.NETS / f"{name}.safetensors"
     beside = {k: floating[k].half() if k in floating else v for k, v in tensors.items() if k[:2] not in ("G.", "D.")}
-    save_net(path, G, D, record | {"run": run}, beside, dtype=torch.float16)
+    save_net(path, G, D, record | {"run": run} | (more or {}), beside, dtype=torch.float16)
     return path

@@ -5,17 +5,21 @@ features of a run are probed on the same draws, so that two of them are compared
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
+from lib.nets import batchnorm, weights
+from lib.probe import features, splits
 from lib.probe.l2svm import L2SVM, PAPER_CS, share
 from lib.study import chance
 from lib.study.runs import Run
 
 # the authors' seven, and smaller and larger ones: the best C should lie within what is tried
 CS = (1e-5, 2e-5, 5e-5, *PAPER_CS, 2e-2, 5e-2)
+AGREED = 0.1  # points by which the probe of a shipped net may differ from that of the trained one
 PATIENCE = 3  # larger C that may do worse before no more are tried: the larger, the longer they take
 
 
@@ -148,6 +152,26 @@ def predict_few_labels(
             }
         )
     return pd.DataFrame(table)
+
+
+def ship(run: str, name: str, data_set: str, development: int = 5000, per_class: int = 400, C: float = 1e-4) -> Path:
+    """Ship a run's net as `weights.ship` does, if its D in half precision is worth what the trained D is to the probe.
+
+    Each D answers for itself: an L2-SVM of one C on the same labels, `per_class` of each class of data_set, tested on
+    `development` training images that are set apart. The record keeps both accuracies. Raises ValueError where they
+    differ by more than AGREED; what was shipped before stays then.
+    """
+    trained = weights.load_net(f"run:{run}")[1]
+    images = splits.load(data_set, trained.description.size, test=splits.DEVELOPMENT, development=development)
+    rows, found = torch.from_numpy(draw_per_class(images.learn.y[images.own], per_class)), {}
+    for kind, D in (("trained", trained), ("shipped", weights.halved(trained))):
+        batchnorm.recalibrate_batchnorm(D, images.learn.x[rows])
+        X, X_test = (features.extract(D, x) for x in (images.learn.x[rows], images.test.x))
+        found[kind] = 100 * L2SVM(C=C).fit(X, images.learn.y[rows].numpy()).score(X_test, images.test.y.numpy())
+    if abs(found["trained"] - found["shipped"]) > AGREED:
+        told = " and of the ".join(f"{kind} D {accuracy:.2f}%" for kind, accuracy in found.items())
+        raise ValueError(f"{run}: not shipped, half precision changes its probe on {data_set}: of the {told}")
+    return weights.ship(run, name, {"probe": {"data_set": data_set, "per_class": per_class, "C": C} | found})
 
 
 def degenerate(y_pred, y_true) -> bool:

@@ -1,0 +1,48 @@
+"""A net is shipped where its D is worth as much to the probe in half precision as in full."""
+
+import pytest
+import torch
+
+from lib.nets import batchnorm, models, weights
+from lib.probe import protocol
+from lib.study import paths
+
+PROBE = {"data_set": "digits", "development": 200, "per_class": 20, "C": 0.01}
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """A finished run with a net, and an empty folder of shipped nets."""
+    monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
+    monkeypatch.setattr(paths, "NETS", tmp_path / "nets")
+    (tmp_path / "01-abc").mkdir()
+    (tmp_path / "01-abc" / "metrics.json").touch()
+    G, D = models.build("imagenet32", size=16, nc=1, ngf=8, ndf=8, seed=1)
+    weights.save_net(tmp_path / "01-abc" / "net.safetensors", G, D, {"parameters": {"seed": 1}})
+    return D
+
+
+def test_a_net_is_shipped_with_what_its_probe_said(trained):
+    path = protocol.ship("01-abc", "imagenet32", **PROBE)
+    _, D, record = weights.load_net("imagenet32")
+    assert path == weights.find_net("imagenet32") and record["run"] == "01-abc" and record["parameters"] == {"seed": 1}
+    assert record["probe"].items() >= {"data_set": "digits", "per_class": 20, "C": 0.01}.items()
+    assert 50 < record["probe"]["trained"] == pytest.approx(record["probe"]["shipped"], abs=protocol.AGREED)
+    for name, value in weights.halved(trained).state_dict().items():
+        assert torch.equal(D.state_dict()[name], value), "what was probed is what the file gives back"
+    assert not torch.equal(D.head.weight, trained.head.weight)
+
+
+def test_a_net_that_half_precision_changes_is_not_shipped(trained, monkeypatch):
+    before = protocol.ship("01-abc", "imagenet32", **PROBE).read_bytes()
+    worthless = models.build("imagenet32", size=16, nc=1, ngf=8, ndf=8)[1]
+    for layer in worthless.layers:
+        layer[0].weight.data.fill_(0.01)
+    monkeypatch.setattr(
+        weights, "halved", lambda _: batchnorm.recalibrate_batchnorm(worthless, torch.rand(64, 1, 16, 16))
+    )
+    with pytest.raises(
+        ValueError, match="01-abc: not shipped, half precision changes its probe on digits: of the trained"
+    ):
+        protocol.ship("01-abc", "imagenet32", **PROBE)
+    assert weights.find_net("imagenet32").read_bytes() == before
