@@ -13,16 +13,21 @@ from lib.images import data
 from lib.nets.devices import device_of
 from lib.study import chance
 
+MOST = 100  # minibatches are enough: their mean lies within a hundredth of a deviation of that of any more
 
-def recalibrate_batchnorm(net: nn.Module, x: Tensor | np.ndarray, batch_size: int = 128) -> nn.Module:
+
+def recalibrate_batchnorm(
+    net: nn.Module, x: Tensor | np.ndarray, batch_size: int = 128, autocast: bool = False
+) -> nn.Module:
     """Re-estimate all batch-norm statistics of a net in place, as the authors do, and return it in eval mode.
 
     x: images (N, C, H, W) for D, uint8 or float in [-1, 1]; z (N, nz) for G, taken in the order of `shuffled`. Each
     minibatch is normalised with its own statistics on its way up; the frozen ones are the means of these, over
     minibatches. PyTorch would average the *unbiased* variance (divided by n - 1); the authors' is the biased one (by
     n), which also normalises: so is ours.
-    A last, smaller batch is dropped (its variance has another bias) unless it is the only one. A net without batch
-    norm is returned as it is. Raises ValueError for less than two rows and for statistics that are not finite.
+    A last, smaller batch is dropped (its variance has another bias) unless it is the only one, and so are batches
+    beyond `MOST`. autocast: convolve in bfloat16, as `features.extract` may. A net without batch norm is returned as it
+    is. Raises ValueError for less than two rows and for statistics that are not finite.
     """
     norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     net.eval()
@@ -40,11 +45,11 @@ def recalibrate_batchnorm(net: nn.Module, x: Tensor | np.ndarray, batch_size: in
 
     hooks = [m.register_forward_hook(add) for m in norms]
     forward = getattr(net, "activations", net)  # D's head has no batch norm, and a truncated D no head
-    starts, order = range(0, max(len(x) - batch_size, 0) + 1, batch_size), shuffled(len(x))
+    starts, order = range(0, max(len(x) - batch_size, 0) + 1, batch_size)[:MOST], shuffled(len(x))
     try:
         for m in norms:
             m.train().momentum = 1.0  # the running statistics are the last batch's
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(device_of(net).type, torch.bfloat16, enabled=autocast):
             for start in starts:
                 forward(to_inputs(x, np.sort(order[start : start + batch_size]), device_of(net)))
     finally:

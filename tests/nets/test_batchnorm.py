@@ -28,6 +28,30 @@ def test_rows_that_fill_no_minibatch_are_dropped_at_random():
     assert recalibrate_batchnorm(nn.BatchNorm2d(1), x[:3], batch_size=4).running_mean.item() == 1, "a small one alone"
 
 
+@pytest.mark.parametrize("n, read", [(396, 396), (400, 400), (404, 400), (4000, 400)])
+def test_a_hundred_minibatches_are_enough(n, read):
+    """4000 images drawn at random would do what 400 of them do, in a tenth of the time."""
+    seen, net = [], nn.Sequential(nn.BatchNorm2d(1))
+    net.register_forward_pre_hook(lambda _, given: seen.extend(given[0].flatten().tolist()))
+    recalibrate_batchnorm(net, torch.arange(float(n)).view(n, 1, 1, 1), batch_size=4)
+    assert len(seen) == len(set(seen)) == read
+    assert net[0].running_mean.item() == pytest.approx(np.mean(seen), rel=1e-5)
+    if n == 4000:
+        assert min(seen) < 100 and max(seen) > 3900, "of all of them"
+
+
+def test_statistics_of_bfloat16_are_those_of_bfloat16():
+    """What is frozen is what the features are normalised with: convolved as they are."""
+    torch.manual_seed(0)
+    conv, x = nn.Conv2d(3, 8, 3), torch.rand(64, 3, 8, 8)
+    nets = [nn.Sequential(conv, nn.BatchNorm2d(8)) for _ in range(2)]
+    for net, autocast in zip(nets, (False, True), strict=True):
+        recalibrate_batchnorm(net, x, autocast=autocast)
+    rounded = conv.bfloat16()(x.bfloat16()).float()
+    torch.testing.assert_close(nets[1][1].running_mean, rounded.mean((0, 2, 3)), rtol=0, atol=1e-4)
+    assert not torch.equal(nets[0][1].running_mean, nets[1][1].running_mean)
+
+
 def test_inputs_are_scaled_once():
     rows = np.array([2, 0])
     bytes_ = torch.tensor([0, 9, 255], dtype=torch.uint8).view(3, 1)

@@ -360,8 +360,8 @@ def test_C_is_chosen_on_images_set_apart():
     np.testing.assert_allclose(table.accuracy, some)
 
 
-def test_no_larger_C_is_tried_once_three_are_no_better(monkeypatch):
-    accuracies = {1.0: 0.5, 2.0: 0.7, 3.0: 0.6, 4.0: 0.7, 5.0: 0.8, 6.0: 0.8, 7.0: 0.1, 8.0: 0.2, 9.0: 0.9}
+def test_no_larger_C_is_tried_once_two_are_no_better(monkeypatch):
+    accuracies = {1.0: 0.5, 2.0: 0.7, 3.0: 0.6, 4.0: 0.8, 5.0: 0.8, 6.0: 0.1, 7.0: 0.9}
 
     class Known:
         n_iter_, converged_ = 1, True
@@ -377,7 +377,7 @@ def test_no_larger_C_is_tried_once_three_are_no_better(monkeypatch):
 
     monkeypatch.setattr(protocol, "L2SVM", Known)
     C, table = choose_C(0, 0, 0, 0, list(accuracies))
-    assert C == 5.0 and table.C.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert C == 4.0 and table.C.tolist() == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("Cs", [(0.0, 1.0), ()])
@@ -505,6 +505,16 @@ def test_guessing_is_called_degenerate_about_as_often_as_the_interval_says():
 
 
 # --- what is recorded
+
+
+def test_the_first_three_draws_choose_C_for_all():
+    X, y = digits()
+    Cs, apart, tested = (1e-5, 1e-2, 1.0), (X[400:500], y[400:500]), (X[500:], y[500:])
+    three, five = (probe_few_labels(X[:400], y[:400], *tested, 10, n, Cs, held_out=apart) for n in (3, 5))
+    pd.testing.assert_frame_equal(five[:3], three)
+    given = probe_few_labels(X[:400], y[:400], *tested, 10, 5, [five.C[0]], held_out=apart)
+    columns = ["draw", "accuracy", "apart", "C", "n_labels", "degenerate"]
+    pd.testing.assert_frame_equal(five[3:][columns], given[3:][columns])
 
 
 def test_any_classifier_is_tested_on_the_same_draws():
