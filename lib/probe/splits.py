@@ -39,16 +39,14 @@ def load(
     test: str = "test",
     limit: int = 0,
     development: int = 0,
-    jpeg: int = 0,
 ) -> Splits:
     """Load the labelled images of two splits, and set `development` of the training images apart.
 
     These are drawn class by class, whatever the seed of a run and its `limit`: at most so many of the others (0: all),
-    evenly spaced. test: a split, or `development`. jpeg: `compress` all to this quality (0: leave them as they are).
-    Raises ValueError where a split has no labels, and for a number of images to set apart that leaves no class or no
-    image.
+    evenly spaced. test: a split, or `development`. Raises ValueError where a split has no labels, and for a number of
+    images to set apart that leaves no class or no image.
     """
-    learn, left_out = _labelled(data_set, size, train, jpeg)
+    learn, left_out = _labelled(data_set, size, train)
     own, apart = np.arange(len(learn)), np.arange(0)
     if development:
         if not len(learn.classes) <= development <= len(learn) - len(learn.classes):
@@ -66,15 +64,15 @@ def load(
         if not development:
             raise ValueError("no images are set apart to be tested on: give development a number or test another split")
         return Splits(learn, learn[parts[1]], *parts, parts[0], left_out)
-    tested, left_out_too = _labelled(data_set, size, test, jpeg)
+    tested, left_out_too = _labelled(data_set, size, test)
     return Splits(learn, tested, *parts, slice(0, len(learn)), left_out + left_out_too)
 
 
-def _labelled(data_set: str, size: int, split: str, jpeg: int) -> tuple[ImageSet, int]:
+def _labelled(data_set: str, size: int, split: str) -> tuple[ImageSet, int]:
     """Return a split's images that have a label, and how many have none."""
     every = data.load(data_set, size, split)
     images = every.labelled()
-    return (compress(images, jpeg) if jpeg else images), len(every) - len(images)
+    return images, len(every) - len(images)
 
 
 def compress(images: ImageSet, quality: int) -> ImageSet:
