@@ -107,7 +107,7 @@ RULES = {
     "02.stops": at_least(2),
     "02.walks": at_least(2),
     "03.sums": at_least(2),
-    **{f"{notebook}.draws": DRAWS for notebook in ("05", "06", "09", "10")},
+    **{f"{notebook}.draws": DRAWS for notebook in ("05", "06", "09", "10", "12")},
     **dict.fromkeys(("epochs", "hash_epochs", "box_epochs"), ABOVE_ZERO),
     **dict.fromkeys(("split", "train_split", "test_split", "many_split"), SPLIT),
     **dict.fromkeys(

@@ -51,7 +51,7 @@ def is_parameters(cell):
 
 def test_the_study_has_its_notebooks():
     numbers = [name[:2] for name in NOTEBOOKS]
-    assert {*(f"{number:02d}" for number in range(1, 12)), "90", "99"} == set(numbers)
+    assert {*(f"{number:02d}" for number in range(1, 13)), "90", "99"} == set(numbers)
     assert len(set(numbers)) == len(numbers), "two notebooks have one number"
 
 
