@@ -418,10 +418,9 @@ def test_few_labels_give_one_row_per_draw():
     X, y = digits()
     given = (X[:400], y[:400], X[500:], y[500:], 10, 3)
     table = probe_few_labels(*given, (1e-3, 1e-2), held_out=(X[400:500], y[400:500]))
-    columns = ["draw", "accuracy", "apart", "C", "n_labels", "n_iter", "converged", "degenerate"]
+    columns = ["draw", "accuracy", "apart", "C", "n_iter", "converged", "degenerate"]
     assert list(table.columns) == columns
     assert table.draw.tolist() == [0, 1, 2]
-    assert (table.n_labels == 100).all()
     assert table.converged.all()
     assert not table.degenerate.any()
     drawn = [draw_per_class(y[:400], 10, 0, draw) for draw in range(3)]
@@ -513,8 +512,29 @@ def test_the_first_three_draws_choose_C_for_all():
     three, five = (probe_few_labels(X[:400], y[:400], *tested, 10, n, Cs, held_out=apart) for n in (3, 5))
     pd.testing.assert_frame_equal(five[:3], three)
     given = probe_few_labels(X[:400], y[:400], *tested, 10, 5, [five.C[0]], held_out=apart)
-    columns = ["draw", "accuracy", "apart", "C", "n_labels", "degenerate"]
+    columns = ["draw", "accuracy", "apart", "C", "degenerate"]
     pd.testing.assert_frame_equal(five[3:][columns], given[3:][columns])
+
+
+def test_each_C_is_tested_as_if_it_were_the_only_one():
+    X, y = digits()
+    given, Cs = (X[:400], y[:400], X[500:], y[500:], 10, 3), (1e-4, 1e-2, 1.0)
+    columns = ["draw", "accuracy", "C", "converged", "degenerate"]
+    for C, table in zip(Cs, protocol.probe_each_C(*given, Cs, tol=1e-8), strict=True):
+        pd.testing.assert_frame_equal(table[columns], probe_few_labels(*given, [C], tol=1e-8)[columns])
+
+
+def test_a_drawn_image_is_learned_from_in_all_its_versions():
+    """An SVM of each image twice is one of twice the C; in another version the images of no draw are as far apart."""
+    X, y = digits()
+    tested = (X[500:], y[500:], 10, 3)
+    twice = probe_few_labels(np.concatenate([X[:400], X[:400]]), y[:400], *tested, [1e-2], tol=1e-8)
+    once = probe_few_labels(X[:400], y[:400], *tested, [2e-2], tol=1e-8)
+    assert twice.accuracy.tolist() == once.accuracy.tolist()
+    other = probe_few_labels(np.concatenate([X[:400], -X[:400]]), y[:400], *tested, [1e-2])
+    assert (other.accuracy < once.accuracy).all(), "both versions are learned from"
+    with pytest.raises(ValueError, match="450 rows of features for 400 labels: there must be as many, or twice"):
+        probe_few_labels(X[:450], y[:400], *tested, [1e-2])
 
 
 def test_any_classifier_is_tested_on_the_same_draws():
