@@ -113,12 +113,12 @@ def probe_few_labels(
     """
     if len(Cs) > 1 and held_out is None:
         raise ValueError(f"{len(Cs)} values of C need images to choose by")
-    drawn = [_learned(X, y, draw_per_class(y, per_class, seed, draw)) for draw in range(draws)]
-    climbs = [_climb(*given, held_out, Cs, **svm) for given in drawn[:CHOOSING]]
+    drawn = [draw_per_class(y, per_class, seed, draw) for draw in range(draws)]
+    climbs = [_climb(*_learned(X, y, rows), held_out, Cs, **svm) for rows in drawn[:CHOOSING]]
     tried = min(map(len, climbs))  # by all of these
     best = int(np.mean([[accuracy for _, accuracy in fits[:tried]] for fits in climbs], axis=0).argmax())
     fits = [fits[best] for fits in climbs]
-    fits += [_climb(*given, held_out, [fits[0][0].C], **svm)[0] for given in drawn[CHOOSING:]]
+    fits += [_climb(*_learned(X, y, rows), held_out, [fits[0][0].C], **svm)[0] for rows in drawn[CHOOSING:]]
     return _tested(fits, X_test, y_test)
 
 
@@ -129,9 +129,9 @@ def probe_each_C(
 
     Returns the frames of `probe_few_labels`, one for each C from small to large, at a fraction of their time.
     """
-    drawn = [_learned(X, y, draw_per_class(y, per_class, seed, draw)) for draw in range(draws)]
-    paths = [L2SVM(**svm).path(*given, Cs) for given in drawn]
-    return [_tested([(fit, float("nan")) for fit in fits], X_test, y_test) for fits in zip(*paths, strict=True)]
+    drawn = [draw_per_class(y, per_class, seed, draw) for draw in range(draws)]
+    fits = [[(fit, float("nan")) for fit in L2SVM(**svm).path(*_learned(X, y, rows), Cs)] for rows in drawn]
+    return [_tested(of_one_C, X_test, y_test) for of_one_C in zip(*fits, strict=True)]
 
 
 def _learned(X, y, rows: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
