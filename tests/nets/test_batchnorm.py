@@ -28,7 +28,7 @@ def test_rows_that_fill_no_minibatch_are_dropped_at_random():
     assert recalibrate_batchnorm(nn.BatchNorm2d(1), x[:3], batch_size=4).running_mean.item() == 1, "a small one alone"
 
 
-@pytest.mark.parametrize("n, read", [(396, 396), (400, 400), (404, 400), (4000, 400)])
+@pytest.mark.parametrize(("n", "read"), [(396, 396), (400, 400), (404, 400), (4000, 400)])
 def test_a_hundred_minibatches_are_enough(n, read):
     """4000 images drawn at random would do what 400 of them do, in a tenth of the time."""
     seen, net = [], nn.Sequential(nn.BatchNorm2d(1))
