@@ -7,9 +7,10 @@ stands between the array and the net.
 
 import hashlib
 import json
+import mmap
 import re
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from torch import Tensor
 
 from lib.images import packing, sources
@@ -26,6 +27,7 @@ from lib.images.labels import UNLABELLED, split_of
 from lib.study import chance, manifest, paths
 
 FORMAT = 2  # of a packed set; raise it when packing changes, and every set is packed anew
+NORESERVE = 0x4000 if sys.platform == "linux" else 0  # MAP_NORESERVE, which Python 3.11 does not name
 IN_MEMORY = 2 * 2**30  # bytes; a larger selection stays on disk, memory-mapped
 
 
@@ -174,7 +176,7 @@ def _open(name: str, size: int, split: str, root: Path | None) -> tuple[Path, di
     if not (folder / "meta.json").exists():
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(name, folder):
+            with _lock(name, folder):
                 if not (folder / "meta.json").exists():  # another process may have packed it meanwhile
                     packing.pack(name, size, open_source(), folder)
         except OSError as error:
@@ -192,19 +194,14 @@ def _open(name: str, size: int, split: str, root: Path | None) -> tuple[Path, di
     return folder, meta
 
 
-@contextmanager
-def _locked(name: str, folder: Path) -> Iterator[None]:
-    """Hold the lock of a packed set; say so where another process has it."""
+def _lock(name: str, folder: Path) -> AcquireReturnProxy:
+    """Take the lock of a packed set, for a `with`; say so where another process has it."""
     lock = FileLock(f"{folder}.lock")
     try:
-        lock.acquire(timeout=1)
+        return lock.acquire(timeout=1)
     except Timeout:
         packing.say(name, "another process packs this set; waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _ranges(name: str, meta: dict, split: str) -> list[dict]:
@@ -226,7 +223,7 @@ def _take(folder: Path, meta: dict, rows: np.ndarray, checksum: str) -> np.ndarr
 
     Many rows that are no neighbours get a file of their own beside the array, made once.
     """
-    x = np.load(folder / "x.npy", mmap_mode="c")  # torch wants to be able to write; c keeps that off the disk
+    pages, x = _map(folder / "x.npy")
     if list(x.shape) != meta["shape"]:
         raise ValueError(f"x.npy is {x.shape}, not {tuple(meta['shape'])}")
     in_memory = len(rows) * x[0].nbytes <= IN_MEMORY
@@ -234,6 +231,7 @@ def _take(folder: Path, meta: dict, rows: np.ndarray, checksum: str) -> np.ndarr
         x = x[rows[0] : rows[-1] + 1]
         return np.array(x) if in_memory else x
     if in_memory:
+        pages.madvise(mmap.MADV_RANDOM)  # or ten times as much is read around each
         return x[rows]
     path = folder / f"x-{checksum[:12]}.npy"
     with FileLock(f"{folder}.lock"):
@@ -244,7 +242,15 @@ def _take(folder: Path, meta: dict, rows: np.ndarray, checksum: str) -> np.ndarr
                 joined[start : start + packing.BLOCK] = x[rows[start : start + packing.BLOCK]]
             joined.flush()
             part.rename(path)
-    return np.load(path, mmap_mode="c")
+    return _map(path)[1]
+
+
+def _map(path: Path) -> tuple[mmap.mmap, np.ndarray]:
+    """Map an array that may be larger than memory: torch wants to be able to write, which is kept off the disk."""
+    header = np.load(path, mmap_mode="r")
+    with path.open("rb") as file:
+        pages = mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE | NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE)
+    return pages, np.ndarray(header.shape, header.dtype, pages, header.offset)
 
 
 def _damaged(folder: Path, why: str) -> ValueError:

@@ -250,8 +250,8 @@ def _arrange(folder: Path, order: np.ndarray, kinds: np.ndarray, bits: int, size
 
 def _look(x: np.ndarray, classes: tuple[str, ...], splits: dict) -> list[str]:
     """Return what the pixels themselves give away."""
-    notes, blocks = [], [x[start : start + BLOCK] for start in range(0, len(x), BLOCK)]
-    low, high = min(block.min() for block in blocks), max(block.max() for block in blocks)
+    notes, ends = [], [(b.min(), b.max()) for b in (x[i : i + BLOCK] for i in range(0, len(x), BLOCK))]
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
     if int(high) - int(low) < FLAT:
         notes.append(f"a set without contrast: all its values lie between {low} and {high} of 0 to 255")
     train = x[splits["train"]["start"] : splits["train"]["stop"]] if "train" in splits else x[:0]

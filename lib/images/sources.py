@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -126,8 +127,10 @@ Part = tuple[str, Any, Sequence[str], Sequence[str]]
 
 def _torchvision(kind: str, wanted: str, folder: Path) -> Known:
     """Open one of torchvision's sets in `folder`, downloading it where torchvision can."""
+    from torchvision import datasets  # a second of import that most sessions do without
+
     try:
-        parts = TORCHVISION[kind](folder, wanted)
+        parts = TORCHVISION[kind](datasets, folder, wanted)
     except Exception as error:  # RuntimeError, URLError, lmdb.Error, KeyError, ...: the set is not there, or not whole
         raise ValueError(
             f"{kind}: not found in {folder} and not downloaded ({first_line(error)}); put the original files there "
@@ -151,39 +154,29 @@ def _numbers(n: int) -> list[str]:
     return [f"{i:07d}" for i in range(n)]
 
 
-def _mnist(folder: Path, wanted: str) -> list[Part]:
-    from torchvision import datasets  # here and below: a second of import that most sessions do without
-
+def _mnist(datasets: ModuleType, folder: Path, wanted: str) -> list[Part]:
     sets = {split: datasets.MNIST(folder, split == "train", download=True) for split in ("train", "test")}
     return [(split, d, [str(y) for y in d.targets.tolist()], _numbers(len(d))) for split, d in sets.items()]
 
 
-def _cifar10(folder: Path, wanted: str) -> list[Part]:
-    from torchvision import datasets
-
+def _cifar10(datasets: ModuleType, folder: Path, wanted: str) -> list[Part]:
     # torchvision unpickles the batches, after it has compared their MD5 with the published ones
     sets = {split: datasets.CIFAR10(folder, split == "train", download=True) for split in ("train", "test")}
     return [(split, d, [d.classes[y] for y in d.targets], _numbers(len(d))) for split, d in sets.items()]
 
 
-def _svhn(folder: Path, wanted: str) -> list[Part]:
-    from torchvision import datasets
-
+def _svhn(datasets: ModuleType, folder: Path, wanted: str) -> list[Part]:
     splits = ("train", "test", "extra") if wanted == "extra" else ("train", "test")
     sets = {split: datasets.SVHN(folder / "svhn", split, download=True) for split in splits}
     return [(split, d, [str(y) for y in d.labels.tolist()], _numbers(len(d))) for split, d in sets.items()]
 
 
-def _celeba(folder: Path, wanted: str) -> list[Part]:
-    from torchvision import datasets
-
+def _celeba(datasets: ModuleType, folder: Path, wanted: str) -> list[Part]:
     sets = {split: datasets.CelebA(folder, split, download=True) for split in ("train", "valid", "test")}
     return [(split, d, ["all"] * len(d), d.filename) for split, d in sets.items()]
 
 
-def _lfw(folder: Path, wanted: str) -> list[Part]:
-    from torchvision import datasets
-
+def _lfw(datasets: ModuleType, folder: Path, wanted: str) -> list[Part]:
     parts = []
     for split in ("train", "test"):  # by person: nobody is in both, together they are all 13,233 images
         d = datasets.LFWPeople(folder, split)  # funneled; its site is gone, there is no download
@@ -191,9 +184,7 @@ def _lfw(folder: Path, wanted: str) -> list[Part]:
     return parts
 
 
-def _lsun(folder: Path, wanted: str) -> list[Part]:
-    from torchvision import datasets
-
+def _lsun(datasets: ModuleType, folder: Path, wanted: str) -> list[Part]:
     folder = (folder / "lsun").resolve()
     # torchvision leaves a pickled list of keys in the working folder, and would load one that it finds there
     with tempfile.TemporaryDirectory() as empty, contextlib.chdir(empty), warnings.catch_warnings():
@@ -206,9 +197,7 @@ def _lsun(folder: Path, wanted: str) -> list[Part]:
     return parts
 
 
-def _pets(folder: Path, wanted: str) -> list[Part]:
-    from torchvision import datasets
-
+def _pets(datasets: ModuleType, folder: Path, wanted: str) -> list[Part]:
     splits = {"train": "trainval", "test": "test"}
     sets = {split: datasets.OxfordIIITPet(folder, theirs, download=True) for split, theirs in splits.items()}
     return [
@@ -216,10 +205,8 @@ def _pets(folder: Path, wanted: str) -> list[Part]:
     ]
 
 
-def _coco(folder: Path, wanted: str) -> list[Part]:
+def _coco(datasets: ModuleType, folder: Path, wanted: str) -> list[Part]:
     """COCO val2017; an image's class is the stuff that covers most of it, as report 003 wants one label each."""
-    from torchvision import datasets
-
     folder = folder / "coco"
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         d = datasets.CocoDetection(folder / "val2017", str(folder / "annotations" / "stuff_val2017.json"))
@@ -236,12 +223,6 @@ def _coco(folder: Path, wanted: str) -> list[Part]:
 
 
 TORCHVISION = {
-    "mnist": _mnist,
-    "cifar10": _cifar10,
-    "svhn": _svhn,
-    "celeba": _celeba,
-    "lfw": _lfw,
-    "lsun": _lsun,
-    "pets": _pets,
+    "mnist": _mnist, "cifar10": _cifar10, "svhn": _svhn, "celeba": _celeba, "lfw": _lfw, "lsun": _lsun, "pets": _pets,
     "coco": _coco,
-}
+}  # fmt: skip
