@@ -45,8 +45,8 @@ batch: setup ## run another batch: make batch BATCH=batches/paper.yaml; on a clu
 plan: setup ## show which rows of BATCH would run, and why
 	@$(BIN)/python -m lib run $(BATCH) --dry-run $(ARGS)
 
-report: setup ## write the executed notebooks of BATCH as pages, a page of all claims before them: results/site
-	@$(BIN)/python -m lib report $(BATCH)
+report: setup ## write the study as pages, results/site: what git keeps, and what was run here; or of one BATCH
+	@$(BIN)/python -m lib report $(if $(filter file,$(origin BATCH)),,$(BATCH))
 
 orphans: setup ## list trainings that no run uses, and what killed ones left; ARGS=--remove deletes them
 	@$(BIN)/python -m lib orphans $(ARGS)

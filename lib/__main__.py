@@ -54,7 +54,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     word = add("accept", accept, "say that rows' numbers stand for today's code too", "batch")
     word.add_argument("rows", nargs="+", metavar="ROW")
     add("table", lambda _: print(paths.short(tables.write(kept_only=True))), "rebuild the table of what git keeps")
-    add("report", report, "write a batch's executed notebooks as pages", "batch")
+    word = add("report", report, "write the study as pages: what git keeps, and what was run here")
+    word.add_argument("batch", nargs="?", default="", help="only this one's runs")
     word = add("orphans", lambda given: plans.tell_orphans(given.remove), "list trainings that no run uses, and sizes")
     word.add_argument("--remove", action="store_true", help="delete them")
     return parser.parse_args(words)
@@ -106,10 +107,10 @@ def keep_all(given: argparse.Namespace) -> None:
 
 
 def report(given: argparse.Namespace) -> None:
-    """Write the pages of a batch."""
+    """Write the study as pages."""
     from lib.look import report
 
-    print(paths.short(report.write(rows.name_of(given.batch))))
+    print(paths.short(report.write(rows.name_of(given.batch) if given.batch else "")))
 
 
 if __name__ == "__main__":

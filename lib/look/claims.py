@@ -69,6 +69,7 @@ class Claim:
     section: str
     kind: str
     notebook: str
+    picture: str = ""  # of results/pictures
     why: str = ""
     fails: str = ""
     untested: str = ""
@@ -108,6 +109,8 @@ def _check(claim: Claim, figures: pd.Index) -> None:
         raise ValueError("has either measures, or says in `untested` why it has none")
     if claim.measures and not (claim.why and claim.fails):
         raise ValueError("says in `why` what the criterion rests on, and in `fails` which failure does not meet it")
+    if claim.picture and not (paths.ROOT / "results" / "pictures" / claim.picture).exists():
+        raise ValueError(f"there is no picture {claim.picture!r} in results/pictures")
     for measure in claim.measures:
         if not CRITERION.fullmatch(measure.criterion):
             raise ValueError(f"criterion {measure.criterion!r} cannot be read: `above 0`, `at most 1`, `within 1`")

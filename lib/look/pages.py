@@ -9,7 +9,8 @@ cannot see them. What is kept has none of the former, and a page none of the lat
 import base64
 import io
 import re
-from html import escape
+from functools import cache
+from html import escape, unescape
 from pathlib import Path
 
 import nbformat
@@ -24,19 +25,13 @@ COLOURS = (256, 64, 16)  # of its pictures: fewer where the notebook is still to
 FRAMES = 12  # of a player, side by side
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FRAME = re.compile(r'frames\[\d+\] = "data:image/png;base64,([^"]+)"')
+TEMPLATES = Path(__file__).parent / "templates"
 # Buttons of matplotlib's player, whose icons are a font on the network.
 ICONS = {"play": "▶", "pause": "❚❚", "plus": "+", "minus": "−", "step-forward": "❙▶", "step-backward": "◀❙",
          "fast-forward": "▶▶", "fast-backward": "◀◀"}  # fmt: skip
 PLAYER = "".join(
     f'.fa-{name}::before {{ content: "{sign}"; font-style: normal; }}\n' for name, sign in ICONS.items()
 ) + ".fa-flip-horizontal { display: inline-block; transform: scaleX(-1); }\n"  # fmt: skip
-TEMPLATE = """{% extends 'lab/index.html.j2' %}
-{% block html_head_js_requirejs %}{% endblock %}
-{% block html_head_js_mathjax %}{% endblock %}
-{% block html_head_js_mermaidjs %}{% endblock %}
-{% block html_head_css %}<style>.jp-InputPrompt, .jp-OutputPrompt { display: none; }
-main { max-width: 62rem; margin: auto; } ICONS</style>{% endblock %}
-""".replace("ICONS", PLAYER)
 
 
 def keep(run: str, batch: str = "") -> Path:
@@ -134,15 +129,41 @@ def _to_base64(picture: Image.Image) -> str:
 # --- as a page ----------------------------------------------------------------------------------------------------
 
 
-def page(notebook: nbformat.NotebookNode, title: str) -> str:
-    """Return an executed notebook as one HTML page that needs no network and names its figures."""
+def title_of(notebook: nbformat.NotebookNode) -> str:
+    """Return a notebook's first heading."""
+    return next((cell.source.splitlines()[0].lstrip("# ") for cell in notebook.cells if cell.source), "a notebook")
+
+
+def page(notebook: nbformat.NotebookNode, title: str, back: str, target: str = "index.html") -> str:
+    """Return an executed notebook as one HTML page that needs no network and names its figures.
+
+    back: what a link to `target` is called.
+    """
     notebook.metadata["title"] = title
     notebook.metadata.pop("widgets", None)  # they need a kernel, or the network; their pictures stay
     describe_figures(notebook)
-    notebook.cells.insert(0, nbformat.v4.new_markdown_cell("[← the batch](index.html)"))
-    exporter = HTMLExporter(extra_loaders=[DictLoader({"page.html.j2": TEMPLATE})], template_file="page.html.j2")
-    html, _ = exporter.from_notebook_node(notebook)
+    notebook.cells.insert(0, nbformat.v4.new_markdown_cell(f"[← {back}]({target})"))
+    html, _ = _exporter().from_notebook_node(notebook)
     return re.sub(r"""<link [^>]*href=["']?https?://[^>]*>""", "", html)
+
+
+@cache
+def _exporter() -> HTMLExporter:
+    template = (TEMPLATES / "notebook.html.j2").read_text().replace("ICONS", PLAYER)
+    return HTMLExporter(extra_loaders=[DictLoader({"page.html.j2": template})], template_file="page.html.j2")
+
+
+def figures_of(notebook: nbformat.NotebookNode) -> list[dict[str, str]]:
+    """Return a notebook's figures: `source`, a data address, and `alt`, its text."""
+    describe_figures(notebook)
+    shown = "".join(
+        output.data.get("text/html", "")
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "data" in output
+    )
+    found = re.findall(r'<img alt="([^"]*)" src="(data:[^"]+)"', shown)
+    return [{"alt": unescape(alt), "source": source} for alt, source in found]
 
 
 def describe_figures(notebook: nbformat.NotebookNode) -> None:

@@ -2,19 +2,23 @@
 
 import json
 import re
+import shutil
 import subprocess
 from fnmatch import fnmatch
-from html import escape
+from html import escape, unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
+from playwright.sync_api import sync_playwright
 
-from lib.look import claims, pages, report
+from lib.look import charts, claims, pages, report
 from lib.study import paths, tables
 
 WALK = "02_walk_latent_space"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 RECORD = {
     "commit": "0",
     "device": "CPU",
@@ -77,41 +81,103 @@ def site(tmp_path, monkeypatch):
     record = RECORD | known | {"parameters": {}, "dependencies": {}, "metrics": [line]}
     (tmp_path / "runs" / f"{WALK}-digits-walk" / "metrics.json").write_text(json.dumps(record))
     tables.claim("quick", tmp_path / "quick.yaml", meant)
+    whole = pages.page
+    monkeypatch.setattr(  # the stored notebooks take ten seconds
+        pages,
+        "page",
+        lambda book, *rest: whole(book, *rest) if rest[-1] != "../index.html" else "<!DOCTYPE html><p>stored",
+    )
     return tmp_path / "site" / "quick"
 
 
 def test_a_site(site):
-    assert report.write("quick") == site / "index.html"
+    assert report.write("quick") == site.parent / "index.html"
     assert {path.name for path in site.iterdir()} == {
         "index.html",
         "digits-walk.html",
         "failed.html",
         "digits-walk.walk.png",
     }
-    pages = {path.stem: Page(path.read_text()) for path in site.glob("*.html")}
-    for name, page in pages.items():
-        assert all(place.startswith(("data:", "#")) or (site / place).is_file() for place in page.fetched), name
-        assert page.alts, name
-        assert not [alt for alt in page.alts if len(alt) < 8 or "No description" in alt], name
+    pages = {path: Page(path.read_text()) for path in site.parent.rglob("*.html")}
+    assert len(pages) > 50
+    for path, page in pages.items():
+        fetched = [place for place in page.fetched if not place.startswith(("data:", "#"))]
+        assert all((path.parent / place).is_file() for place in fetched), path
+        assert all((path.parent / link).is_file() for link in page.links if not link.startswith(("#", "http"))), path
+        assert not [alt for alt in page.alts if len(alt) < 8 or "No description" in alt], path
     index = (site / "index.html").read_text()
-    assert "Claims that these runs decide" in index
-    assert '<a href="digits-walk.html">digits-walk</a></td>' in index, (
-        "a claim leads to the page of the run that decides it"
-    )
-    assert re.search("failed.html.*not finished", index)
-    assert {"digits-walk.html", "failed.html"} <= set(pages["index"].links)
-    assert "index.html" in pages["digits-walk"].links
+    assert "../claims/walk.html" in pages[site / "index.html"].links, "which the finished run decides"
+    assert re.search("failed.html.*failed</b>: not finished", index, re.DOTALL)
+    assert "never" not in index, "a row that was not run has no page"
+    assert "index.html" in pages[site / "digits-walk.html"].links
 
 
-def test_the_front_page_has_every_claim(site):
+def test_the_front_page_has_every_claim_by_section(site):
     report.write("quick")
     text = (site.parent / "index.html").read_text()
-    page = Page(text)
-    assert all((site.parent / place).is_file() for place in page.fetched) and len(page.alts) == 1
-    assert page.links == ["quick/index.html"]
     known = claims.load()
-    assert text.count("<tr>") == len(known) and all(escape(claim.words) in text for claim in known.values())
-    assert '<span class="badge supported">supported</span>' in text and f"{len(known)} claims: 1 supported" in text
+    found = re.findall(r'<h3><a href="claims/([\w-]+).html">', text)
+    assert found == list(known)
+    parts = [unescape(part) for part in re.findall("<section><h2>(.*?)</h2>", text)]
+    assert parts[: len({claim.part for claim in known.values()})] == list(dict.fromkeys(c.part for c in known.values()))
+    assert text.count('class="badge supported"') == 1 and "<b>1</b> supported" in text
+    assert "quick/index.html" in Page(text).links
+
+
+def test_a_claims_page_has_criterion_values_and_executed_notebook(site):
+    report.write("quick")
+    walk = (site.parent / "claims" / "walk.html").read_text()
+    assert "above 0" in walk and "1.50 (1.00 to 2.00)" in walk and "quick/digits-walk" in walk
+    assert "../quick/digits-walk.html" in Page(walk).links
+    assert re.search('<svg [^>]*aria-label="quick/digits-walk: 1.50 \\(1.00 to 2.00\\)"', walk)
+    epoch = (site.parent / "claims" / "epoch.html").read_text()
+    assert "../notebooks/07_memorisation.html" in Page(epoch).links and "not tested" in epoch
+
+
+def test_the_whole_study_needs_no_run(tmp_path, monkeypatch):
+    """As git has it: a page per batch with its rows, and one per notebook that was kept."""
+    monkeypatch.setattr(paths, "RESULTS", tmp_path)
+    monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "none"))
+    monkeypatch.setattr(pages, "page", lambda notebook, title, back, target="": f"<title>{escape(title)}</title>")
+    report.write()
+    for path in paths.KEPT.glob("*/*/metrics.json"):
+        batch, row = path.parent.parent.name, path.parent.name
+        assert row in (tmp_path / "site" / batch / "index.html").read_text()
+        kept = path.with_name("notebook.ipynb").exists()
+        assert (tmp_path / "site" / batch / f"{row}.html").exists() == kept
+
+
+def test_a_value_is_drawn_where_it_lies():
+    """From 0 to 10 on 6 to 234: 5 in the middle, a bound of 0 at the left end; logarithms where values are ratios."""
+    line = {"value": 5.0, "low": 0.0, "high": 10.0, "side": "for", "criterion": "above 0", "unit": "points"}
+    drawn = charts.to_svg(pd.DataFrame([line]), "a & b")
+    assert '<circle cx="120.0" cy="10"' in drawn and '<line x1="6.0" x2="234.0" y1="10"' in drawn
+    assert '<line class="bound" x1="6.0"' in drawn and '<g class="for">' in drawn and 'aria-label="a &amp; b"' in drawn
+    ratio = line | {"value": 2.0, "low": 1.0, "high": 4.0, "criterion": "above 1", "unit": "times as much"}
+    assert '<circle cx="120.0"' in charts.to_svg(pd.DataFrame([ratio]), "")
+    assert charts.bounds_of("within 1.5") == [-1.5, 1.5]
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium")
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_the_front_page_in_a_browser(site, width, scheme):
+    report.write("quick")
+    with sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        page, asked, wrong = context.new_page(), [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto((site.parent / "index.html").as_uri())
+        shown = page.locator(".claim:visible")
+        assert shown.count() == len(claims.load())
+        page.get_by_label("not tested", exact=True).uncheck()
+        assert shown.count() == 1 and page.locator("[role=status]").inner_text().startswith("1 of ")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing to scroll sideways"
+        lightness = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+        assert (sum(lightness) > 600) == (scheme == "light")
+        assert not wrong and all(place.startswith(("file:", "data:")) for place in asked), "no other host is asked"
+        browser.close()
 
 
 def test_the_player_is_on_the_page_with_its_buttons(site):
@@ -147,16 +213,10 @@ def test_mathematics_and_backslashes_stand_under_figures_too():
     assert alts == [r"From $\mathbf{z}$ to \1 & <b>: The mean of $\bar{z}$."]
 
 
-def test_a_batch_is_called_what_it_is_called(monkeypatch, tmp_path):
+def test_nothing_run_says_what_makes_it(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "KEPT", tmp_path)
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
-    page = report.index("a<b>&c", {}, {})
-    assert "<title>batch a&lt;b&gt;&amp;c</title>" in page and "a<b>" not in page
-
-
-def test_nothing_run_says_what_makes_it(tmp_path, monkeypatch):
-    monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
-    with pytest.raises(ValueError, match="no executed notebook of quick in .*: `make study` makes them"):
+    with pytest.raises(ValueError, match="no run of quick in .*: `make study` makes them"):
         report.write("quick")
     with pytest.raises(ValueError, match="`make batch BATCH=batches/real.yaml` makes them"):
         report.write(Path("batches/real.yaml").stem)
