@@ -74,7 +74,12 @@ def run(given: argparse.Namespace) -> int:
     if given.dry_run:
         return batch.plan(found, given.rows, given.rerun)
     place = places.Cluster.read(given.slurm) if given.slurm else places.Machine(given.jobs)
-    return batch.run(found, place, given.rows, given.rerun)
+    code = batch.run(found, place, given.rows, given.rerun)
+    if found.name == "quick":  # the study on data that comes with it
+        from lib.look import report
+
+        report.tell(found.name)
+    return code
 
 
 def plan(given: argparse.Namespace) -> int:

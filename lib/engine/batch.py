@@ -22,7 +22,6 @@ from lib.engine.rows import Batch, Row
 from lib.study import paths, records, tables
 from lib.study.paths import short
 
-SHOWN = ["row", "data", "metric", "value", "low", "high", "published", "code"]
 TICK = 0.1  # seconds between two looks at what runs
 
 
@@ -184,7 +183,7 @@ def _stopped(row: Row) -> str:
 
 
 def summarise(batch: Batch, wanted: Collection[str] = ()) -> int:
-    """Print each row's state, the batch's table and where things are; return 1 where a row is not finished.
+    """Print each row's state, and where its numbers and figures are; return 1 where a row is not finished.
 
     wanted: the rows that were asked for (none named: all).
     """
@@ -202,8 +201,7 @@ def summarise(batch: Batch, wanted: Collection[str] = ()) -> int:
             needs = ", ".join(sorted(set(row.needs) & waiting.keys()))
             reason = "not asked for" if wanted and name not in wanted else f"after {needs}" if needs else ""
             print(f"  not run   {name:<20} {reason}".rstrip())
-    table = tables.read(batch.name)[SHOWN]
-    if len(table):
-        print(f"\n{table.to_string(index=False, na_rep='', float_format=lambda x: f'{x:.4g}')}")
-    print(f"\nTable: {short(paths.runs() / 'table.csv')}. Figures (*.png) are beside each row's executed notebook.")
+    print(
+        f"\nAll numbers: {short(paths.runs() / 'table.csv')}. Figures (*.png) are beside each row's executed notebook."
+    )
     return 1 if waiting else 0

@@ -4,16 +4,21 @@ Everything here comes from results/table.csv, data/claims.yaml and data/publishe
 git with what these give, so that no number is typed.
 """
 
-from collections.abc import Sequence
-from math import nan
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
-from lib.look import charts, claims, verdicts
+from lib.look import charts, claims, pages, verdicts
 from lib.look.charts import LABELS
 from lib.study import paths, tables
 
 README, NUMBERS = paths.ROOT / "README.md", paths.ROOT / "results" / "NUMBERS.md"
+SHORT = (  # of Table 1, in README
+    "the paper: DCGAN", "the paper: k-means, 4,800 units", "report 000, SVM (few), SGD (all)",
+    "here: k-means, 1,600 units", "here: their D's shape, untrained", "here: raw pixels",
+)  # fmt: skip
 TITLES = {"direct": "direct", "authors": "authors' net", "conceptual": "conceptual", "toy": "toy", "": ""}
 
 # Settings over their seeds, by batch: title, batch, metrics.
@@ -37,7 +42,9 @@ def write() -> None:
     """Write results/table.csv from the kept records, README.md's parts and figure, and results/NUMBERS.md."""
     tables.write(kept_only=True)
     table = read_table()
-    README.write_text(fill(README.read_text(), table))
+    paths.write_atomically(README, fill(README.read_text(), table, PARTS).encode())
+    for path in sorted((paths.ROOT / "notebooks").glob("*.ipynb")):
+        paths.write_atomically(path, fill_notebook(path, table).encode())
     paths.write_atomically(NUMBERS, to_markdown(table).encode())
     charts.write_headline(table)
 
@@ -47,9 +54,9 @@ def read_table() -> pd.DataFrame:
     return pd.read_csv(paths.TABLE)
 
 
-def fill(text: str, table: pd.DataFrame) -> str:
-    """Return README's text with each part between its marks, `<!-- NAME -->` and `<!-- /NAME -->`, written anew."""
-    for name, to_text in PARTS.items():
+def fill(text: str, table: pd.DataFrame, parts: Mapping[str, Callable]) -> str:
+    """Return a text with each part between its marks, `<!-- NAME -->` and `<!-- /NAME -->`, written anew."""
+    for name, to_text in parts.items():
         start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         before, found, rest = text.partition(start)
         if not found or end not in rest:
@@ -58,9 +65,35 @@ def fill(text: str, table: pd.DataFrame) -> str:
     return text
 
 
+def fill_notebook(path: Path, table: pd.DataFrame) -> str:
+    """Return a stored notebook with what the kept runs say to its claims, in the cell that has the marks for it."""
+    text = path.read_text(encoding="utf-8")
+    notebook = json.loads(text)
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        if "<!-- kept -->" in source:
+            parts = {"kept": lambda table: came_out(table, path.stem)}
+            cell["source"] = fill(source, table, parts).splitlines(keepends=True)
+            return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+    return text
+
+
+def came_out(table: pd.DataFrame, notebook: str) -> str:
+    """Return the verdicts of a notebook's claims as a table, with the number or the reason."""
+    known, values, judged = judge(table)
+    cells = [
+        [f"[{known[line.claim].words}](../results/NUMBERS.md#{line.claim})", line.verdict, TITLES[line.level],
+         verdicts.number_of(values, line.claim, line.level) if line.level else line.why]
+        for line in judged.itertuples() if known[line.claim].notebook == notebook
+    ]  # fmt: skip
+    return grid(["claim", "verdict", "evidence", "the kept runs"], cells)
+
+
 def main_number(table: pd.DataFrame, whole: bool = False) -> str:
-    """Return Table 1 on CIFAR-10 as a table; whole: with every line of batch cifar10."""
+    """Return Table 1 on CIFAR-10 as a table, README's lines of it; whole: with every line of batch cifar10."""
     lines = charts.main_lines(table, whole)
+    if not whole:
+        lines = lines[lines["who"].str.startswith("**") | lines["who"].isin(SHORT)]
     cells = [[line["who"], *(_cell(line, label) for label in LABELS), line["images"]] for _, line in lines.iterrows()]
     return grid(["CIFAR-10, % correct", *LABELS.values(), "images"], cells)
 
@@ -73,15 +106,21 @@ def _cell(line: pd.Series, label: str) -> str:
 
 
 def claims_table(table: pd.DataFrame) -> str:
-    """Return README's table of the claims that were tested: verdict, level of evidence and one number."""
+    """Return README's table of the claims that were tested: verdict, evidence, one number, executed notebook."""
     known, values, judged = judge(table)
     cells, links = [], {}
     for line in judged[judged["level"] != ""].itertuples():
         claim = known[line.claim]
-        short = claim.notebook[:2]
-        links |= {claim.id: f"results/NUMBERS.md#{claim.id}", short: f"notebooks/{claim.notebook}.ipynb"}
-        told = number_of(values, claim.id, line.level)
-        cells.append([claim.words, f"[{line.verdict}][{claim.id}]", TITLES[line.level], told, f"[{short}]"])
+        shown = claim.notebook[:2]
+        links |= {claim.id: f"results/NUMBERS.md#{claim.id}", shown: f"notebooks/{claim.notebook}.ipynb"}
+        own = values[(values["claim"] == claim.id) & (values["level"] == line.level)]
+        if kept := [run for run in pages.runs_of(own["run"]) if pages.executed(run)]:
+            shown = f"{shown} run"
+            links[f"{shown}: {kept[0]}"] = pages.executed(kept[0])
+            shown = f"{shown}: {kept[0]}"
+        told = verdicts.number_of(values, claim.id, line.level)
+        place = f"[{shown[:2]} run][{shown}]" if ": " in shown else f"[{shown}]"
+        cells.append([claim.words, f"[{line.verdict}][{claim.id}]", TITLES[line.level], told, place])
     targets = "\n".join(f"[{name}]: {place}" for name, place in sorted(links.items()))
     return f"{grid(['claim', 'verdict', 'evidence', 'the number', ''], cells)}\n\n{targets}"
 
@@ -98,31 +137,6 @@ def judge(table: pd.DataFrame) -> tuple[dict[str, claims.Claim], pd.DataFrame, p
     known = claims.load()
     values = verdicts.measure_all(known, table)
     return known, values, verdicts.judge(known, values)
-
-
-def number_of(values: pd.DataFrame, claim: str, level: str) -> str:
-    """Return the one number of a claim: its first measure's value with its interval, or the mean over trainings."""
-    own = values[(values["claim"] == claim) & (values["level"] == level) & (values["side"] != "")]
-    first = own[(own["metric"] == own["metric"].iloc[0]) & (own["unit"] == own["unit"].iloc[0])]
-    marks = "".join(sorted(set("".join(first["marks"]))))
-    unit = first["unit"].iloc[0]
-    if len(first) == 1:
-        (line,) = first.itertuples()
-        return f"{number(line.value, line.low, line.high)}{marks} {unit}"
-    spread = first["value"]
-    reach = f"{_short(spread.min())} to {_short(spread.max())}, {len(spread)} runs"
-    return f"{_short(spread.mean())} ({reach}){marks} {unit}"
-
-
-def number(value: float, low: float = nan, high: float = nan) -> str:
-    """Write a number, and its interval where it has one."""
-    return _short(value) + ("" if pd.isna(low) else f" ({_short(low)} to {_short(high)})")
-
-
-def _short(value: float) -> str:
-    """Write three digits, trailing zeros too, and all of a large number."""
-    told = "0" if value == 0 else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".removesuffix(".")
-    return told.replace("-", "−")
 
 
 def grid(head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
@@ -191,7 +205,7 @@ def _claim(claim: claims.Claim, values: pd.DataFrame, line: object) -> str:
         said.append(claim.why + (f" Does not meet it: {claim.fails}." if claim.fails else ""))
         own = values[values["claim"] == claim.id]
         said.append(grid(["measure", "evidence", "run", "value", "criterion", "side"], [
-            [v.unit, TITLES[v.level], f"`{v.run}`", number(v.value, v.low, v.high) + v.marks, v.criterion,
+            [v.unit, TITLES[v.level], pages.link(v.run), verdicts.number(v.value, v.low, v.high) + v.marks, v.criterion,
              ", ".join(filter(None, [v.side or "does not count", v.why]))]
             for v in own.itertuples()
         ]))  # fmt: skip
@@ -209,7 +223,9 @@ def _beside(table: pd.DataFrame) -> str:
         figure = known.loc[name]
         value = "" if pd.isna(figure["value"]) else f": {figure['value']:g} {figure['unit']}"
         parts.append(f"### {figure['claim']}{value}\n\n{figure['source']}. {_words(figure['protocol'])}")
-        rows = [[f"`{x.run}`", x.metric, number(x.value, x.low, x.high) + x.marks] for x in group.itertuples()]
+        rows = [
+            [pages.link(x.run), x.metric, verdicts.number(x.value, x.low, x.high) + x.marks] for x in group.itertuples()
+        ]
         parts.append(grid(["run", "measure", "here"], rows))
     return "\n\n".join(parts)
 

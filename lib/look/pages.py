@@ -9,6 +9,7 @@ cannot see them. What is kept has none of the former, and a page none of the lat
 import base64
 import io
 import re
+from collections.abc import Iterable
 from functools import cache
 from html import escape, unescape
 from pathlib import Path
@@ -24,6 +25,7 @@ BUDGET = 3 * 2**19  # bytes of a kept notebook: 1.5 MiB
 COLOURS = (256, 64, 16)  # of its pictures: fewer where the notebook is still too large
 FRAMES = 12  # of a player, side by side
 WIDGET = "application/vnd.jupyter.widget-view+json"
+RUN = re.compile(r"[\w.-]+/[\w.-]+")
 FRAME = re.compile(r'frames\[\d+\] = "data:image/png;base64,([^"]+)"')
 TEMPLATES = Path(__file__).parent / "templates"
 # Buttons of matplotlib's player, whose icons are a font on the network.
@@ -124,6 +126,27 @@ def _to_base64(picture: Image.Image) -> str:
     content = io.BytesIO()
     picture.save(content, "PNG", optimize=True)
     return base64.b64encode(content.getvalue()).decode()
+
+
+def runs_of(runs: Iterable[str]) -> list[str]:
+    """Return the runs, BATCH/ROW, behind values, each once."""
+    return list(dict.fromkeys(RUN.findall(" ".join(runs))))
+
+
+def executed(run: str) -> str:
+    """Return where git has a run's executed notebook, from the repository's root; empty where it has none."""
+    place = f"results/kept/{run}/notebook.ipynb"
+    return place if (paths.ROOT / place).exists() else ""
+
+
+def link(run: str) -> str:
+    """Write what runs a value is of, in Markdown of the results' folder: links to their executed notebooks."""
+
+    def one(found: re.Match) -> str:
+        place = executed(found[0]).removeprefix("results/")
+        return f"[{found[0]}]({place})" if place else f"`{found[0]}`"
+
+    return RUN.sub(one, run)
 
 
 # --- as a page ----------------------------------------------------------------------------------------------------

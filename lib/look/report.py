@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
+from math import nan
 from pathlib import Path
 
 import nbformat
@@ -37,27 +38,6 @@ class Ran:
     record: Mapping = field(default_factory=dict)
     failure: str = ""
     figures: list[Path] = field(default_factory=list)
-
-    @property
-    def notebook(self) -> str:
-        return self.record.get("notebook", "")
-
-    @property
-    def finished(self) -> str:
-        return self.record.get("finished", "")[:10]
-
-    @property
-    def time(self) -> str:
-        seconds = self.record.get("seconds", 0)
-        return f"{seconds / 60:.1f} min" if seconds >= 100 else f"{seconds:.0f} s" if seconds else ""
-
-    @property
-    def memory(self) -> str:
-        return f"{self.record['peak_mb']:,} MB" if self.record else ""
-
-    @property
-    def device(self) -> str:
-        return self.record.get("device", "")
 
 
 def write(batch: str = "") -> Path:
@@ -153,7 +133,7 @@ def describe(claim: Claim, values: pd.DataFrame, line: object) -> dict:
     return {
         "id": claim.id, "part": claim.part, "words": claim.words, "where": f"{claim.source}, {claim.section}",
         "verdict": line.verdict, "level": line.level, "why": claim.why, "fails": claim.fails,
-        "number": numbers.number_of(values, claim.id, line.level) if line.level else "",
+        "number": verdicts.number_of(values, claim.id, line.level) if line.level else "",
         "reason": "" if line.level else f"{line.why.rstrip('.')}.",
         "picture": claim.picture, "shows": f"Pictures: {claim.words}",
         "others": "; ".join(told for told in others if verdicts.NOT_TESTED not in told),
@@ -188,14 +168,14 @@ def _measure(group: pd.DataFrame) -> dict:
     least, most = charts.span_of(group)
     lines = []
     for i, value in enumerate(group.itertuples()):
-        told = numbers.number(value.value, value.low, value.high)
+        told = verdicts.number(value.value, value.low, value.high)
         plot = Markup(charts.to_svg(group.iloc[[i]], f"{value.run}: {told}", (least, most)))
         said = ", ".join(filter(None, (value.side or "does not count", value.why)))
         line = {"level": value.level, "run": value.run, "side": value.side}
         lines.append(line | {"number": told + value.marks, "said": said, "plot": plot})
     first = group.iloc[0]
     named = {name: first[name] for name in ("unit", "metric", "criterion")}
-    return named | {"least": numbers.number(least), "most": numbers.number(most), "lines": lines}
+    return named | {"least": verdicts.number(least), "most": verdicts.number(most), "lines": lines}
 
 
 def _batch(name: str, rows: list[Ran]) -> dict:
@@ -220,3 +200,38 @@ def front(environment: Environment, described: Mapping[str, dict], judged: pd.Da
         title="Verdicts", up="", parts=parts, batches=batches, meanings=meanings, levels=found,
         counts={verdict: counts.get(verdict, 0) for verdict in verdicts.VERDICTS}, headline=charts.HEADLINE.name,
     )  # fmt: skip
+
+
+# --- the end of `make study` ---------------------------------------------------------------------------------------
+
+# The ten numbers of the quick study that matter: row, metric, what it should be, and what it says.
+TEN = [
+    ("digits", "signs of failure", "at most 0", "training on digits: signs of failure"),
+    ("digits", "variety of samples / of real images", "at least 0.6", "  samples vary, as real digits do (1)"),
+    ("digits-probe", "trained D: all labels", "at least 95", "D's features classify digits, % correct"),
+    ("digits-probe", "trained D minus raw pixels: all labels", "above 0", "  points over raw pixels"),
+    ("digits-conditional", "error beyond that of real images", "at most 20",
+     "digits on demand as teachers: points of error more"),
+    ("digits-memorisation", "this net: nearest training image, pixels, of held-out's", "at least 0.8",
+     "samples are no copies: as far as held-out digits (1)"),
+    ("toy-faces-walk", "the same, memorised net minus this", "above 0", "walks: smoother than a memorised net's"),
+    ("toy-faces-arithmetic", "smile: gain over random sample", "above 0.1", "smile + man - woman: gain over chance"),
+    ("toy-faces-arithmetic", "turn: rank correlation of angle and place", "at least 0.8",
+     "turn vector: rank correlation with the angle"),
+    ("toy-rooms-forgetting", "windows gone, more than with random maps", "above 0",
+     "forgetting: windows gone without their maps"),
+]  # fmt: skip
+
+
+def tell(batch: str = "quick") -> None:
+    """Print the ten numbers of a quick study beside those that git keeps, write the pages, and say where to look."""
+    columns = ["row", "metric"]
+    here = tables.read(batch).drop_duplicates(columns).set_index(columns)["value"]
+    kept = tables.read(batch, kept_only=True).drop_duplicates(columns).set_index(columns)["value"]
+    print(f"\n  {'ten numbers that matter':<52} {'here':>8} {'kept':>8}  should be")
+    for row, metric, criterion, words in TEN:
+        value = here.get((row, metric), nan)
+        met = "" if pd.isna(value) or verdicts.side(value, nan, nan, criterion) == verdicts.FOR else "  <- look there"
+        told = ["-" if pd.isna(number) else f"{number:.3g}" for number in (value, kept.get((row, metric), nan))]
+        print(f"  {words:<52} {told[0]:>8} {told[1]:>8}  {criterion}{met}")
+    print(f"\nLook at {paths.short(write())}: every claim with its verdict, and the executed notebooks.")

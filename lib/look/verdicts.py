@@ -207,6 +207,31 @@ def judge(claims: Mapping[str, Claim], values: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines).set_index("claim", drop=False)
 
 
+def number_of(values: pd.DataFrame, claim: str, level: str) -> str:
+    """Return the one number of a claim: its first measure's value with its interval, or the mean over trainings."""
+    own = values[(values["claim"] == claim) & (values["level"] == level) & (values["side"] != "")]
+    first = own[(own["metric"] == own["metric"].iloc[0]) & (own["unit"] == own["unit"].iloc[0])]
+    marks = "".join(sorted(set("".join(first["marks"]))))
+    unit = first["unit"].iloc[0]
+    if len(first) == 1:
+        (line,) = first.itertuples()
+        return f"{number(line.value, line.low, line.high)}{marks} {unit}"
+    spread = first["value"]
+    reach = f"{_short(spread.min())} to {_short(spread.max())}, {len(spread)} runs"
+    return f"{_short(spread.mean())} ({reach}){marks} {unit}"
+
+
+def number(value: float, low: float = nan, high: float = nan) -> str:
+    """Write a number, and its interval where it has one."""
+    return _short(value) + ("" if pd.isna(low) else f" ({_short(low)} to {_short(high)})")
+
+
+def _short(value: float) -> str:
+    """Write three digits, trailing zeros too, and all of a large number."""
+    told = "0" if value == 0 else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".removesuffix(".")
+    return told.replace("-", "−")
+
+
 def over_seeds(table: pd.DataFrame, batch: str, metrics: list[str]) -> pd.DataFrame:
     """Return each setting of a batch over its seeds as "mean (least to largest)": settings by metrics.
 

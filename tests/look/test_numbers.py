@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lib.look import charts, claims, numbers
-from lib.study import tables
+from lib.look import charts, claims, numbers, pages, verdicts
+from lib.study import paths, tables
 from lib.study.tables import COLUMNS
 
 
@@ -69,6 +69,26 @@ def test_links_to_claims_lead_to_their_numbers():
         assert f'<a id="{claim}"></a>' in text
 
 
+@pytest.mark.parametrize("path", sorted((paths.ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_tell_what_the_kept_runs_say(path, table):
+    text = path.read_text(encoding="utf-8")
+    assert text == numbers.fill_notebook(path, table)
+    assert ("<!-- kept -->" in text) == (path.stem[:2] not in ("90", "99"))
+
+
+def test_executed_notebooks_are_linked_where_git_has_them(table):
+    assert pages.executed("authors/imagenet-probe") == "results/kept/authors/imagenet-probe/notebook.ipynb"
+    assert pages.executed("authors/none") == ""
+    linked = "[cifar10/pixels](kept/cifar10/pixels/notebook.ipynb) minus `real/none`"
+    assert pages.link("cifar10/pixels minus real/none") == linked
+    assert pages.runs_of(["a/b-1 over c/d; a/b-2 over c/d"]) == ["a/b-1", "c/d", "a/b-2"]
+    shown = numbers.README.read_text() + numbers.NUMBERS.read_text()
+    for path in paths.KEPT.glob("*/*/notebook.ipynb"):
+        run = f"{path.parent.parent.name}/{path.parent.name}"
+        assert run in pages.runs_of(table["batch"] + "/" + table["row"])
+        assert run.startswith("quick/") or f"kept/{run}/notebook.ipynb" in shown, run
+
+
 def line(run, metric, value, data, **more):
     batch, _, row = run.partition("/")
     known = dict(batch=batch, row=row, metric=metric, value=value, data=data, notebook="05_cifar10_probe", departs="")
@@ -103,24 +123,24 @@ def test_one_number_of_a_claim():
         "claim": "a", "level": "toy", "metric": "m", "unit": "points", "side": ["for", "open", ""],
         "value": [1.0, 2.0, 9.0], "low": [0.5, 0, 0], "high": [1.5, 4, 9], "marks": ["†", "", "‡"],
     })  # fmt: skip
-    assert numbers.number_of(values, "a", "toy") == "1.50 (1.00 to 2.00, 2 runs)† points"
-    assert numbers.number_of(values[:1], "a", "toy") == "1.00 (0.500 to 1.50)† points"
+    assert verdicts.number_of(values, "a", "toy") == "1.50 (1.00 to 2.00, 2 runs)† points"
+    assert verdicts.number_of(values[:1], "a", "toy") == "1.00 (0.500 to 1.50)† points"
 
 
 def test_numbers_are_written_short():
-    assert numbers.number(1423.4, 0.0167, 71234.5) == "1,423 (0.0167 to 71,234)"
-    assert numbers.number(-6.9231) == "−6.92"
-    assert numbers.number(12.0, 0, 100) == "12.0 (0 to 100)"
+    assert verdicts.number(1423.4, 0.0167, 71234.5) == "1,423 (0.0167 to 71,234)"
+    assert verdicts.number(-6.9231) == "−6.92"
+    assert verdicts.number(12.0, 0, 100) == "12.0 (0 to 100)"
 
 
 def test_published_figures_are_not_rounded(table):
-    assert "| StyleGAN2-ADA's D, four layers |  | 77.58 | cited |" in numbers.main_number(table)
+    assert "| StyleGAN2-ADA's D, four layers |  | 77.58 | cited |" in numbers.main_number(table, whole=True)
     assert "linear SVM: 29.05 %" in numbers.to_markdown(table)
 
 
 def test_a_readme_without_its_marks_is_refused(table):
     with pytest.raises(ValueError, match=r"README.md has no marks <!-- main number -->"):
-        numbers.fill("no marks", table)
+        numbers.fill("no marks", table, numbers.PARTS)
 
 
 def test_a_table_keeps_its_columns():

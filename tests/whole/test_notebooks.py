@@ -37,7 +37,9 @@ def text_of(output):
 
 
 def prose_of(notebook):
-    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    """What people wrote: without the table that `make readme` writes."""
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return re.sub("<!-- kept -->.*?<!-- /kept -->", "", text, flags=re.DOTALL)
 
 
 def uncommand(source):
