@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from lib.nets import batchnorm, models, weights
 from lib.probe import protocol
@@ -46,3 +48,15 @@ def test_a_net_that_half_precision_changes_is_not_shipped(trained, monkeypatch):
     ):
         protocol.ship("01-abc", "imagenet32", **PROBE)
     assert weights.find_net("imagenet32").read_bytes() == before
+
+
+def test_a_shipped_net_that_is_not_what_its_record_says_is_refused(trained):
+    """Another training's weights under the record of this one, whatever wrote them."""
+    path = protocol.ship("01-abc", "imagenet32", **PROBE)
+    with safe_open(path, framework="pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    for wrong in ({"D.head.weight": 2 * tensors["D.head.weight"]}, {}):
+        record = metadata["record"] if wrong else metadata["record"].replace("01-abc", "01-def")
+        save_file(tensors | wrong, path, metadata | {"record": record})
+        with pytest.raises(ValueError, match="imagenet32.safetensors is damaged .its checksum differs."):
+            weights.load_net("imagenet32")
