@@ -180,6 +180,32 @@ def test_the_front_page_in_a_browser(site, width, scheme):
         browser.close()
 
 
+def test_a_study_ends_in_one_screen(site, capsys):
+    """Ten numbers beside what git keeps: here one of them, since one row was run."""
+    report.tell("quick")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) < 20 and max(map(len, lines[:-1])) <= 120, "the last one names a folder"
+    told = [line for line in lines if re.search("at least|at most|above", line)]
+    assert len(told) == len(report.TEN) == 10
+    assert all(re.search(r" -  +-  ", line) for line in told), "that row is none of the ten"
+    assert "index.html" in lines[-1] and (site.parent / "index.html").is_file()
+
+
+def test_a_number_that_is_not_as_it_should_be_is_pointed_at(site, monkeypatch, capsys):
+    monkeypatch.setattr(report, "write", lambda: site / "index.html")
+    metric = "the same, memorised net minus this"
+    ten = [("digits-walk", metric, criterion, criterion) for criterion in ("above 1", "above 2")]
+    monkeypatch.setattr(report, "TEN", ten)
+    report.tell("quick")
+    met, missed = [line for line in capsys.readouterr().out.splitlines() if "above" in line]
+    assert "1.5" in met and "look there" not in met and missed.endswith("<- look there")
+
+
+def test_the_ten_numbers_are_kept():
+    kept = tables.read("quick", kept_only=True)
+    assert {(row, metric) for row, metric, *_ in report.TEN} <= set(zip(kept["row"], kept["metric"], strict=True))
+
+
 def test_the_player_is_on_the_page_with_its_buttons(site):
     report.write("quick")
     page = (site / "digits-walk.html").read_text()
