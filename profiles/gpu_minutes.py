@@ -89,11 +89,9 @@ def written(given: argparse.Namespace) -> Path:
             if given.images and "natural32" in p["data_set"]:
                 p["data_set"] = given.images
         if given.rehearse:
-            p |= (
-                {"ngf": 8, "ndf": 8, "limit": 2048}
-                if row["notebook"].startswith("01")
-                else {"draws": 2, "train_limit": 2000}
-            )
+            row["threads"] = 1  # beside whatever else runs there
+            small = {"ngf": 8, "ndf": 8, "limit": 2048}
+            p |= small if row["notebook"].startswith("01") else {"draws": 2, "train_limit": 2000}
     path = given.out / "gpu.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
