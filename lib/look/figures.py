@@ -1,6 +1,9 @@
 """The study's few kinds of picture: images in rows, grids over training, curves, a walk that plays."""
 
+import base64
+import io
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -10,6 +13,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
+from IPython import get_ipython
 from IPython.display import HTML, display
 from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
@@ -21,6 +25,7 @@ from torchvision.utils import make_grid
 from lib.images import data
 
 INCH = 0.75  # side of one image in a row
+COLOURS = 96  # of a picture that a notebook stores
 T = TypeVar("T")
 
 
@@ -158,7 +163,30 @@ def play(images: Tensor, seconds: float = 0.12) -> HTML:
     film = FuncAnimation(figure, lambda i: [shown.set_data(frames[i])], len(frames), interval=1000 * seconds)
     page = film.to_jshtml(default_mode="reflect")
     plt.close(figure)
-    return HTML(page)
+    return HTML(re.sub(r"(?<=base64,)[\w+/=\\\n]+", lambda found: _smaller(found[0]), page))
+
+
+def _smaller(frame: str) -> str:
+    """Return a player's frame, PNG as text in lines, with few colours."""
+    with Image.open(io.BytesIO(base64.b64decode(frame.replace("\\\n", "")))) as image:
+        return base64.b64encode(_to_png(image)).decode()
+
+
+def _to_png(image: Image.Image) -> bytes:
+    image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(buffer := io.BytesIO(), "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def store_few_colours() -> None:
+    """Let this notebook show figures with few colours: with photographs in all of theirs it would take megabytes."""
+
+    def draw(figure: Figure) -> bytes:
+        figure.savefig(buffer := io.BytesIO(), format="png", dpi=figure.dpi, bbox_inches="tight")
+        with Image.open(buffer) as image:
+            return _to_png(image)
+
+    plt.close(plt.figure())  # or the inline backend, which comes with the first figure, brings its own way to draw
+    get_ipython().display_formatter.formatters["image/png"].for_type(Figure, draw)
 
 
 def show_draws(frame: pd.DataFrame, x: str, y: str, mark: Mapping[str, float]) -> Figure:

@@ -226,3 +226,12 @@ def test_shipped_nets(path):
     with torch.no_grad():
         x = G(G.sample_z(64, torch.Generator().manual_seed(0)))
     assert x.std(0).mean() > 0.1, "samples differ"
+
+
+@pytest.mark.skipif(not (paths.NETS / "faces.safetensors").exists(), reason="results/nets has no faces yet")
+def test_real_faces_come_with_judges_that_were_tested_on_photographs():
+    came = judges.beside("faces")
+    assert came["attributes"].names == ["Smiling", "Eyeglasses", "Male", "Blond_Hair", "Young"]
+    assert list(came["attributes"].accuracy) == came["attributes"].names
+    assert list(came["overlays"].accuracy) == ["single", "overlay"]
+    assert all(0.75 < share <= 1 for judge in came.values() for share in judge.accuracy.values())

@@ -120,7 +120,7 @@ def test_imports_are_in_one_cell(notebook):
 
 
 def test_cells_hold_ideas_and_no_machinery(notebook, request):
-    functions = 5 if request.node.callspec.params["notebook"] == "90_explore" else 4  # there one for each panel
+    functions = 6 if request.node.callspec.params["notebook"] == "90_explore" else 4  # there one for each panel
     statements = [node for cell in code(notebook) for node in ast.walk(ast.parse(uncommand(cell.source)))]
     assert not [node.name for node in statements if isinstance(node, ast.ClassDef)]
     assert sum(isinstance(node, ast.FunctionDef) for node in statements) <= functions
@@ -168,6 +168,9 @@ def test_batch_files_are_valid(path):
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_nbval(name, tmp_path):
     """Run a notebook as it is stored and compare the outputs of its checked cells."""
+    net = identity.parameters_of(name).get("net", "")
+    if net == "faces" and not (paths.NETS / "faces.safetensors").exists():
+        pytest.skip("results/nets has no faces yet")
     command = [
         sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--nbval-lax",
         "--nbval-current-env", "--nbval-cell-timeout", "120", paths.NOTEBOOKS / f"{name}.ipynb",
