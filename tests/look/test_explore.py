@@ -31,9 +31,6 @@ OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "
            "--disable-component-update", "--no-first-run"]  # fmt: skip
 
 
-SHIPPED = pytest.mark.skipif(not (paths.NETS / "faces.safetensors").exists(), reason="results/nets has no faces yet")
-
-
 def flat(level: float, n: int = 1) -> torch.Tensor:
     return torch.full((n, 3, 8, 8), level * 2 - 1)
 
@@ -106,7 +103,7 @@ def test_a_row_of_buttons_fits_its_row_of_images():
     assert panel.picture.width == "336", "three images of 8 pixels and four lines between, twelve times as large"
 
 
-@pytest.mark.parametrize(("net", "images"), [("toy-faces", 8), pytest.param("faces", 6, marks=SHIPPED)])
+@pytest.mark.parametrize(("net", "images"), [("toy-faces", 8), ("faces", 6)])
 def test_a_step_takes_well_under_a_tenth_of_a_second(net, images):
     """Processor time, which other programs do not stretch."""
     G, _, _ = weights.load_net(weights.find_net(net))
@@ -161,7 +158,6 @@ def lab(folder: Path):
                 process.kill()
 
 
-@SHIPPED
 @pytest.mark.skipif(CHROMIUM is None, reason="no browser: apt-get install chromium")
 def test_a_slider_moves_the_picture_in_jupyterlab(tmp_path):
     playwright = pytest.importorskip("playwright.sync_api")

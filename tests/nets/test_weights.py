@@ -228,7 +228,6 @@ def test_shipped_nets(path):
     assert x.std(0).mean() > 0.1, "samples differ"
 
 
-@pytest.mark.skipif(not (paths.NETS / "faces.safetensors").exists(), reason="results/nets has no faces yet")
 def test_real_faces_come_with_judges_that_were_tested_on_photographs():
     came = judges.beside("faces")
     assert came["attributes"].names == ["Smiling", "Eyeglasses", "Male", "Blond_Hair", "Young"]

@@ -168,9 +168,6 @@ def test_batch_files_are_valid(path):
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_nbval(name, tmp_path):
     """Run a notebook as it is stored and compare the outputs of its checked cells."""
-    net = identity.parameters_of(name).get("net", "")
-    if net == "faces" and not (paths.NETS / "faces.safetensors").exists():
-        pytest.skip("results/nets has no faces yet")
     command = [
         sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--nbval-lax",
         "--nbval-current-env", "--nbval-cell-timeout", "120", paths.NOTEBOOKS / f"{name}.ipynb",
