@@ -18,10 +18,6 @@ BIN := .venv/bin
 help: ## list these words
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r word what; do printf '  make %-8s %s\n' "$$word" "$$what"; done
 
-ifeq ($(wildcard .venv/lib/python3*/site-packages/dcgan_study-*),)
-.PHONY: $(BIN)/.ready # an earlier setup was ended after the packages and before lib
-endif
-
 setup: $(BIN)/.ready ## make the environment in .venv, pinned by requirements.lock
 
 $(BIN)/.ready: requirements.lock pyproject.toml

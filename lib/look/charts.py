@@ -116,7 +116,7 @@ MEASURED = {
     "here: their D's shape, untrained": "authors/imagenet-probe: untrained D",
     "**here: our D**, 64 maps, 206,000 images": "cifar10/trained: trained D",
     "here: our D, 128 maps, 110,000 images": "paper/tinyimagenet32-probe: trained D",
-    "here: the same, second training": "paper/tinyimagenet32-probe-seed1: trained D",
+    "here: our D, 128 maps, second training": "paper/tinyimagenet32-probe-seed1: trained D",
     "here: our D, 64 maps, 110,000 images": "cifar10/trained-seed2: trained D",
     "here: a supervised net of D's shape": "cifar10/supervised: supervised net",
     "here: k-means, 4,800 units": "cifar10/kmeans-4800: k-means",

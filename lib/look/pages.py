@@ -167,6 +167,9 @@ def page(notebook: nbformat.NotebookNode, title: str, back: str, target: str = "
     describe_figures(notebook)
     notebook.cells.insert(0, nbformat.v4.new_markdown_cell(f"[← {back}]({target})"))
     html, _ = _exporter().from_notebook_node(notebook)
+    html = re.sub(
+        r"\.\./results/NUMBERS\.md#([\w-]+)", r"../claims/\1.html", html
+    )  # on these pages claims have their own
     return re.sub(r"""<link [^>]*href=["']?https?://[^>]*>""", "", html)
 
 

@@ -20,7 +20,7 @@ def line(run, value, low=nan, high=nan, metric="m", note="", data="d", departs="
 
 def judge(lines, *measures, kind="statement", untested=""):
     """The verdict of one claim, its level, and the sides of its values."""
-    claim = Claim("part", "a", "words", "source", "1", kind, "05", "so", "it", untested, list(measures))
+    claim = Claim("part", "a", "words", "source", "1", kind, "05", "", "so", "it", untested, list(measures))
     values = verdicts.measure_all({"a": claim}, pd.DataFrame(lines))
     (found,) = verdicts.judge({"a": claim}, values).itertuples()
     return found.verdict, found.level, values["side"].tolist()
