@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from html import escape
 from io import BytesIO
-from math import log, nan
+from math import nan
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -185,43 +184,3 @@ def headline_json(table: pd.DataFrame) -> str:
     """Return the numbers of README's figure as JSON, one list per line: who, few labels, all labels."""
     shown = main_lines(table)[["who", *LABELS]].astype(object)
     return json.dumps(shown.where(shown.notna(), None).to_numpy().tolist())
-
-
-# --- small plots in a page, which take its colours -----------------------------------------------------------------
-
-LINE = 10  # height of one value in a plot
-
-
-def bounds_of(criterion: str) -> list[float]:
-    """Return where a criterion begins: one bound, or the two of a margin around a published figure."""
-    way, bound = claims.CRITERION.fullmatch(criterion).groups()
-    return [-float(bound), float(bound)] if way == "within" else [float(bound)]
-
-
-def span_of(frame: pd.DataFrame) -> tuple[float, float]:
-    """Return the least and the most that values, their intervals and their criterion's bounds reach."""
-    reached = [*bounds_of(frame["criterion"].iloc[0]), *frame[["value", "low", "high"]].stack()]
-    return min(reached), max(reached)
-
-
-def to_svg(frame: pd.DataFrame, label: str, span: tuple[float, float] | None = None, width: int = 240) -> str:
-    """Return values with their intervals as an SVG, one line each, coloured by side, the criterion's bounds dashed.
-
-    frame: columns value, low, high, side, criterion; span: what the plot reaches from and to.
-    """
-    least, most = span or span_of(frame)
-    scaled = log if frame["unit"].iloc[0].startswith("times") and least > 0 else float
-    least, most = scaled(least), scaled(most)
-
-    def x(value: float) -> float:
-        return round(6 + (width - 12) * (scaled(value) - least) / ((most - least) or 1), 1)
-
-    height = LINE * (len(frame) + 1)
-    bounds = [x(bound) for bound in bounds_of(frame["criterion"].iloc[0])]
-    drawn = [f'<line class="bound" x1="{at}" x2="{at}" y1="0" y2="{height}"/>' for at in bounds]
-    for i, line in enumerate(frame.itertuples(), 1):
-        y = LINE * i
-        reach = "" if pd.isna(line.low) else f'<line x1="{x(line.low)}" x2="{x(line.high)}" y1="{y}" y2="{y}"/>'
-        drawn.append(f'<g class="{line.side or "none"}">{reach}<circle cx="{x(line.value)}" cy="{y}" r="3"/></g>')
-    box = f'viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}"'
-    return f"<svg {box}>{''.join(drawn)}</svg>"

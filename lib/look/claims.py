@@ -142,6 +142,18 @@ def parts_of(metric: str) -> list[str]:
     return metric.split(" less ")
 
 
+def bounds_of(criterion: str) -> list[float]:
+    """Return where a criterion begins: one bound, or the two of a margin around a published figure."""
+    way, bound = CRITERION.fullmatch(criterion).groups()
+    return [-float(bound), float(bound)] if way == "within" else [float(bound)]
+
+
+def span_of(frame: pd.DataFrame) -> tuple[float, float]:
+    """Return the least and the most that values, their intervals and their criterion's bounds reach."""
+    reached = [*bounds_of(frame["criterion"].iloc[0]), *frame[["value", "low", "high"]].stack()]
+    return min(reached), max(reached)
+
+
 def published() -> pd.DataFrame:
     """Return data/published.csv by id: what the paper, the reports and others state, one row per figure or claim."""
     return pd.read_csv(paths.PUBLISHED, dtype={"criterion": str, "protocol": str}).set_index("id", drop=False)

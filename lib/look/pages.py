@@ -12,13 +12,16 @@ import re
 from collections.abc import Iterable
 from functools import cache
 from html import escape, unescape
+from math import log
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 from jinja2 import DictLoader
 from nbconvert import HTMLExporter
 from PIL import Image
 
+from lib.look import claims
 from lib.study import paths, records, tables
 
 BUDGET = 3 * 2**19  # bytes of a kept notebook: 1.5 MiB
@@ -212,3 +215,31 @@ def describe_figures(notebook: nbformat.NotebookNode) -> None:
             elif "text/html" in shown:
                 named = f'<img alt="{alt}"'  # a function: in a replacement the backslashes of LaTeX would be commands
                 shown["text/html"] = re.sub(r"<img(?![^>]*\balt=)", lambda _, named=named: named, shown["text/html"])
+
+
+# --- small plots in a page, which take its colours -----------------------------------------------------------------
+
+LINE = 10  # height of one value in a plot
+
+
+def to_svg(frame: pd.DataFrame, label: str, span: tuple[float, float] | None = None, width: int = 240) -> str:
+    """Return values with their intervals as an SVG, one line each, coloured by side, the criterion's bounds dashed.
+
+    frame: columns value, low, high, side, criterion; span: what the plot reaches from and to.
+    """
+    least, most = span or claims.span_of(frame)
+    scaled = log if frame["unit"].iloc[0].startswith("times") and least > 0 else float
+    least, most = scaled(least), scaled(most)
+
+    def x(value: float) -> float:
+        return round(6 + (width - 12) * (scaled(value) - least) / ((most - least) or 1), 1)
+
+    height = LINE * (len(frame) + 1)
+    bounds = [x(bound) for bound in claims.bounds_of(frame["criterion"].iloc[0])]
+    drawn = [f'<line class="bound" x1="{at}" x2="{at}" y1="0" y2="{height}"/>' for at in bounds]
+    for i, line in enumerate(frame.itertuples(), 1):
+        y = LINE * i
+        reach = "" if pd.isna(line.low) else f'<line x1="{x(line.low)}" x2="{x(line.high)}" y1="{y}" y2="{y}"/>'
+        drawn.append(f'<g class="{line.side or "none"}">{reach}<circle cx="{x(line.value)}" cy="{y}" r="3"/></g>')
+    box = f'viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}"'
+    return f"<svg {box}>{''.join(drawn)}</svg>"

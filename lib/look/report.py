@@ -17,7 +17,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from lib.look import charts, numbers, pages, verdicts
+from lib.look import charts, claims, numbers, pages, verdicts
 from lib.look.claims import Claim
 from lib.study import paths, records, tables
 from lib.study.paths import write_atomically
@@ -137,7 +137,7 @@ def describe(claim: Claim, values: pd.DataFrame, line: object) -> dict:
         "reason": "" if line.level else f"{line.why.rstrip('.')}.",
         "picture": claim.picture, "shows": f"Pictures: {claim.words}",
         "others": "; ".join(told for told in others if verdicts.NOT_TESTED not in told),
-        "thumb": Markup(charts.to_svg(own, claim.words, width=80)) if len(own) else "",
+        "thumb": Markup(pages.to_svg(own, claim.words, width=80)) if len(own) else "",
     }  # fmt: skip
 
 
@@ -165,11 +165,11 @@ def claim_page(
 
 def _measure(group: pd.DataFrame) -> dict:
     """Return one measure of a claim as the page shows it, its values on one scale."""
-    least, most = charts.span_of(group)
+    least, most = claims.span_of(group)
     lines = []
     for i, value in enumerate(group.itertuples()):
         told = verdicts.number(value.value, value.low, value.high)
-        plot = Markup(charts.to_svg(group.iloc[[i]], f"{value.run}: {told}", (least, most)))
+        plot = Markup(pages.to_svg(group.iloc[[i]], f"{value.run}: {told}", (least, most)))
         said = ", ".join(filter(None, (value.side or "does not count", value.why)))
         line = {"level": value.level, "run": value.run, "side": value.side}
         lines.append(line | {"number": told + value.marks, "said": said, "plot": plot})

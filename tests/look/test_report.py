@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import sync_playwright
 
-from lib.look import charts, claims, pages, report
+from lib.look import claims, pages, report
 from lib.study import paths, tables
 
 WALK = "02_walk_latent_space"
@@ -152,12 +152,12 @@ def test_the_whole_study_needs_no_run(tmp_path, monkeypatch):
 def test_a_value_is_drawn_where_it_lies():
     """From 0 to 10 on 6 to 234: 5 in the middle, a bound of 0 at the left end; logarithms where values are ratios."""
     line = {"value": 5.0, "low": 0.0, "high": 10.0, "side": "for", "criterion": "above 0", "unit": "points"}
-    drawn = charts.to_svg(pd.DataFrame([line]), "a & b")
+    drawn = pages.to_svg(pd.DataFrame([line]), "a & b")
     assert '<circle cx="120.0" cy="10"' in drawn and '<line x1="6.0" x2="234.0" y1="10"' in drawn
     assert '<line class="bound" x1="6.0"' in drawn and '<g class="for">' in drawn and 'aria-label="a &amp; b"' in drawn
     ratio = line | {"value": 2.0, "low": 1.0, "high": 4.0, "criterion": "above 1", "unit": "times as much"}
-    assert '<circle cx="120.0"' in charts.to_svg(pd.DataFrame([ratio]), "")
-    assert charts.bounds_of("within 1.5") == [-1.5, 1.5]
+    assert '<circle cx="120.0"' in pages.to_svg(pd.DataFrame([ratio]), "")
+    assert claims.bounds_of("within 1.5") == [-1.5, 1.5]
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium")
