@@ -117,7 +117,7 @@ MEASURED = {
     "here: our D, 128 maps, 110,000 images": "paper/tinyimagenet32-probe: trained D",
     "here: our D, 128 maps, 110,000 images, second training": "paper/tinyimagenet32-probe-seed1: trained D",
     "here: our D, second training": "cifar10/trained-seed1: trained D",
-    "here: our D, second training, two thirds longer": "cifar10/trained-longer: trained D",
+    "here: our D, second training, 2.5 times as long": "cifar10/trained-longer: trained D",
     "here: a supervised net of D's shape": "cifar10/supervised: supervised net",
     "here: k-means, 4,800 units": "cifar10/kmeans-4800: k-means",
     "here: k-means, 1,600 units": "cifar10/kmeans: k-means",
