@@ -1,4 +1,4 @@
-"""Bring images to the device: all of them at once where they fit, else each minibatch ahead of its turn.
+"""Feed a training: minibatches, on the device all at once where they fit, else each ahead of its turn.
 
 An array of bytes on a GPU feeds any net; where it is larger than the GPU's memory, or a file that is larger than the
 computer's, a thread gathers the next minibatch while one is trained on.
@@ -11,10 +11,25 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from lib.gan.game import Settings
 from lib.images import data
-from lib.nets import devices
+from lib.nets import devices, models
 
 SHARE = 0.5  # of the device's free memory that images may take; more of them stream to it
+
+
+def require_images(x: Tensor, shape: tuple[int, int, int], n: int, settings: Settings) -> None:
+    """Raise ValueError where images x do not fit a net for this shape, or n of them are fewer than a minibatch."""
+    models.require_fit(x, shape)
+    if n < settings.batch_size:
+        raise ValueError(f"{n} images are fewer than one minibatch of {settings.batch_size}: lower batch_size")
+
+
+def minibatches(x: Tensor, settings: Settings, start: int, total: int, rows: Tensor | None = None) -> Iterator[Tensor]:
+    """Yield minibatches start to total of x, or of some rows of it, as bytes."""
+    rows = torch.arange(len(x)) if rows is None else rows
+    for chosen in data.minibatches(rows, settings.batch_size, settings.seed, start, total):
+        yield x[chosen.to(x.device)]
 
 
 def place(x: Tensor, device: torch.device, most: int | None) -> Tensor:

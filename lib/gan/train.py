@@ -21,6 +21,7 @@ import tqdm.auto
 from torch import Tensor
 
 from lib.gan import checkpoints, diagnostics, feed
+from lib.gan.feed import minibatches, require_images
 from lib.gan.game import Settings, Training
 from lib.images import data
 from lib.images.data import ImageSet
@@ -152,13 +153,6 @@ def _note(
         weights.save_net(folder / f"snapshot-{step:09d}.safetensors", training.G, training.D, {"step": step})
 
 
-def minibatches(x: Tensor, settings: Settings, start: int, total: int, rows: Tensor | None = None) -> Iterator[Tensor]:
-    """Yield minibatches start to total of x, or of some rows of it, as bytes."""
-    rows = torch.arange(len(x)) if rows is None else rows
-    for chosen in data.minibatches(rows, settings.batch_size, settings.seed, start, total):
-        yield x[chosen.to(x.device)]
-
-
 def _told(batches: Iterator[Tensor], training: Training, total: int, folder: Path, progress: bool) -> Iterator[Tensor]:
     """Yield minibatches under a bar with minibatch, losses, images per second and time left: in JupyterLab a widget.
 
@@ -185,13 +179,6 @@ def snapshots_in(folder: Path) -> dict[int, Path]:
     """Return the snapshots of a training's folder by the step at which they were taken."""
     found = {int(path.stem.removeprefix("snapshot-")): path for path in folder.glob("snapshot-*.safetensors")}
     return dict(sorted(found.items()))  # as numbers: as text, step 1000000 would come before step 200000
-
-
-def require_images(x: Tensor, shape: tuple[int, int, int], n: int, settings: Settings) -> None:
-    """Raise ValueError where images x do not fit a net for this shape, or n of them are fewer than a minibatch."""
-    models.require_fit(x, shape)
-    if n < settings.batch_size:
-        raise ValueError(f"{n} images are fewer than one minibatch of {settings.batch_size}: lower batch_size")
 
 
 @contextmanager
