@@ -13,7 +13,7 @@ does so here is measured as Adebayo et al. (2018, arXiv:1810.03292) ask: by rand
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Literal
 
 import torch
@@ -32,7 +32,6 @@ from lib.study import chance
 Rule = Literal["plain", "clamp", "springenberg"]
 RULES = ("plain", "clamp", "springenberg")
 METHODS = (*RULES, "grad-cam")
-
 JITTER, BLUR = 2, 0.4  # of `maximise`: pixels, and the Gaussian's sigma in pixels
 
 # what is explained: a filter, as (layer, map), by its strongest response anywhere in the image; or D's logit
@@ -62,7 +61,7 @@ def guided_backprop(D: Discriminator, x: Tensor, target: Target, rule: Rule = "s
     _check_images(D, x)
     target = _check_target(D, target)
     x = x.detach().clone().requires_grad_()
-    with _as_at_inference(D), _rule(D, rule), torch.enable_grad():
+    with models.as_at_inference(D), _rule(D, rule), torch.enable_grad():
         (gradient,) = torch.autograd.grad(_response(D, x, target).sum(), x)
     return gradient
 
@@ -80,7 +79,7 @@ def grad_cam(D: Discriminator, x: Tensor, layer: int = -1, target: Target = "log
     layer, target = _check_layer(D, layer), _check_target(D, target)
     if target != "logit" and target[0] < layer:
         raise ValueError(f"layer {layer}: a map of layer {target[0]} does not depend on it; choose 0 to {target[0]}")
-    with _as_at_inference(D):
+    with models.as_at_inference(D):
         explain = LayerGradCam(lambda x: _response(D, x, target), D.layers[layer])
         # the image takes a gradient so that a net with frozen weights has one too
         cam = explain.attribute(x.detach().clone().requires_grad_(), relu_attributions=True)  # (N, 1, H, W)
@@ -102,7 +101,7 @@ def top_responses(
     if not 1 <= k <= len(x):
         raise ValueError(f"k = {k}: choose 1 to {len(x)}, the number of images")
     values = []
-    with _as_at_inference(D):
+    with models.as_at_inference(D):
         for batch in x.split(batch_size):
             batch = to_float(batch.to(device_of(D)))
             _check_images(D, batch)
@@ -139,7 +138,7 @@ def maximise(D: Discriminator, target: Target, n: int = 3, steps: int = 100, lr:
     generator = torch.Generator().manual_seed(chance.stream(seed, "maximise"))
     x = (0.1 * torch.randn(n, d.nc, d.size, d.size, generator=generator)).to(device_of(D))
     optimizer = torch.optim.Adam([x], lr, maximize=True)
-    with _as_at_inference(D):
+    with models.as_at_inference(D):
         for _ in range(steps):
             shift = torch.randint(-JITTER, JITTER + 1, (2,), generator=generator).tolist()
             with torch.enable_grad():
@@ -148,8 +147,7 @@ def maximise(D: Discriminator, target: Target, n: int = 3, steps: int = 100, lr:
             x.requires_grad_(False).grad = gradient
             optimizer.step()
             x.copy_(gaussian_blur(x, [5, 5], [BLUR, BLUR])).clamp_(-1, 1)
-    x.grad = None
-    return x
+    return x.detach()  # without its gradient
 
 
 def explain(D: Discriminator, x: Tensor, target: Target, method: str, layer: int = -1) -> Tensor:
@@ -201,18 +199,6 @@ def _response(D: Discriminator, x: Tensor, target: Target) -> Tensor:
 
 
 @contextmanager
-def _as_at_inference(D: nn.Module) -> Iterator[None]:
-    """Put D into eval mode, and each of its modules back into its own mode afterwards."""
-    modes = [(module, module.training) for module in D.modules()]
-    D.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-@contextmanager
 def _rule(D: nn.Module, rule: Rule) -> Iterator[None]:
     """Let every LeakyReLU and ReLU of D treat its gradient by `rule`, for as long as the context lasts."""
 
@@ -228,13 +214,11 @@ def _rule(D: nn.Module, rule: Rule) -> Iterator[None]:
         h.register_hook(after_activation)
         return h.clone()  # for the activation to overwrite; a full backward hook would forbid it to
 
-    activations = [m for m in D.modules() if rule != "plain" and isinstance(m, nn.LeakyReLU | nn.ReLU)]
-    handles = [module.register_forward_pre_hook(guide) for module in activations]
-    try:
+    with ExitStack() as hooks:
+        for module in D.modules():
+            if rule != "plain" and isinstance(module, nn.LeakyReLU | nn.ReLU):
+                hooks.enter_context(module.register_forward_pre_hook(guide))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _check_images(D: Discriminator, x: Tensor) -> None:

@@ -6,6 +6,8 @@ them); its eps is PyTorch's 1e-5, not 1e-8, unless `bn_eps` says so; D ends in a
 the loss can be computed without overflow.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
@@ -129,6 +131,18 @@ def initialise(net: nn.Module, generator: torch.Generator) -> None:
             elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 module.weight.normal_(1, SPREAD, generator=generator)
                 module.bias.zero_()
+
+
+@contextmanager
+def as_at_inference(net: nn.Module) -> Iterator[None]:
+    """Put a net into eval mode, and each of its modules back into its own mode afterwards."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _down(m_in: int, m_out: int, kernel: int, stride: int) -> nn.Conv2d:
