@@ -46,7 +46,7 @@ def check(notebook: str, given: Mapping, gpu: bool = False) -> None:
         description.describe(**{name: given[name] for name in NET if given[name] or name not in ("prior", "kernel")})
     for name in sorted(IMAGES & given.keys()):
         named = given[name] not in ("", "samples", "none", defaults[name])
-        if named and not re.match("(tar|folder):.", given[name]):  # which may be another machine's
+        if named and not re.match("(crop:)?(tar|folder):.", given[name]):  # which may be another machine's
             sources.find(given[name], 8, paths.data_root(), "")
 
 

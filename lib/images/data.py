@@ -124,10 +124,10 @@ def load(name: str, size: int, split: str = "train", limit: int = 0, root: Path 
     """Load a set by name at `size` x `size` pixels, packing it at the first call.
 
     name: `digits`, `toy-faces[:N]`, `toy-rooms[:N]`, one of torchvision's, `tar:PATH` or `folder:PATH` (PATH may be a
-    glob over shards). split: one split, several joined by `+`, or `all`. limit: so many images (0: all), evenly
-    spaced, since rows are sorted by class. root: the folder of downloads and packed sets. Raises ValueError for a
-    name, split or size that does not exist, a split given twice, fewer images than the limit and a file that cannot be
-    read, OSError where it cannot write.
+    glob over shards); `crop:` before it cuts centres out in place of resizing. split: one split, several joined by `+`,
+    or `all`. limit: so many images (0: all), evenly spaced, since rows are sorted by class. root: the folder of
+    downloads and packed sets. Raises ValueError for a name, split or size that does not exist, a split given twice,
+    fewer images than the limit and a file that cannot be read, OSError where it cannot write.
     """
     for what, value, least in (("image size", size, 1), ("limit", limit, 0)):
         if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
@@ -168,17 +168,19 @@ def _open(name: str, size: int, split: str, root: Path | None) -> tuple[Path, di
     """
     root = Path(root or paths.data_root())
     fingerprint, open_source = sources.find(name, size, root, split)
-    kind, _, rest = name.partition(":")
-    identity = [FORMAT, kind if kind in ("tar", "folder") else name, size, fingerprint]
+    plain = name.removeprefix(manifest.CROP)
+    how = ["crop"] if plain != name else []
+    kind, _, rest = plain.partition(":")
+    identity = [FORMAT, kind if kind in ("tar", "folder") else plain, size, fingerprint, *how]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
-    slug = re.sub(r"[^A-Za-z0-9.]+", "-", f"{kind}-{Path(rest).name}").strip("-")[:60]
+    slug = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join([*how, kind, Path(rest).name])).strip("-")[:60]
     folder = root / "packed" / f"{slug}-{size}-{digest}"
     if not (folder / "meta.json").exists():
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with _lock(name, folder):
                 if not (folder / "meta.json").exists():  # another process may have packed it meanwhile
-                    packing.pack(name, size, open_source(), folder)
+                    packing.pack(name, size, open_source(), folder, crop=bool(how))
         except OSError as error:
             if error.errno is None:
                 raise

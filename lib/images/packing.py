@@ -54,17 +54,18 @@ def say(name: str, text: str) -> None:
     tqdm.write(f"{name}: {text}", file=sys.stderr)
 
 
-def pack(name: str, size: int, source: Source, folder: Path) -> None:
+def pack(name: str, size: int, source: Source, folder: Path, crop: bool = False) -> None:
     """Write a packed set under another name, and rename it when it is whole.
 
-    Raises ValueError where the source cannot be read, OSError where nothing can be written.
+    crop: cut the centres out of the images as they are, in place of resizing these first. Raises ValueError where the
+    source cannot be read, OSError where nothing can be written.
     """
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     for remains in (unfinished, folder):  # of a process that was killed; of a set without its meta.json
         shutil.rmtree(remains, ignore_errors=True)
     unfinished.mkdir()
     try:
-        kinds, bits, notes = _decode_all(name, size, source, unfinished / "decoded")
+        kinds, bits, notes = _decode_all(name, size, source, unfinished / "decoded", crop)
         keys, attributes, said = source.describe()
         keys = [(labels.split_of(split) or split, c, file) for split, c, file in keys]
         order = sorted(range(len(keys)), key=keys.__getitem__)  # row -> image
@@ -93,7 +94,7 @@ def pack(name: str, size: int, source: Source, folder: Path) -> None:
         raise
 
 
-def _decode_all(name: str, size: int, source: Source, path: Path) -> tuple[list[str], int, list[str]]:
+def _decode_all(name: str, size: int, source: Source, path: Path, crop: bool) -> tuple[list[str], int, list[str]]:
     """Write every image's pixels in the source's order. Returns each one's kind, the bits of grey, and notes.
 
     Raises ValueError that names the first images which cannot be decoded, and counts them.
@@ -105,7 +106,7 @@ def _decode_all(name: str, size: int, source: Source, path: Path) -> tuple[list[
     ) as bar:  # fmt: skip
         warnings.simplefilter("ignore")  # Pillow's, of odd metadata
         file.write(bytes(HEADER))
-        for picture in _decoded(source, size):
+        for picture in _decoded(source, size, crop):
             bar.total = source.total
             bar.update()
             if isinstance(picture, ValueError):
@@ -135,31 +136,32 @@ def _decode_all(name: str, size: int, source: Source, path: Path) -> tuple[list[
     return kinds, bits, notes
 
 
-def _decoded(source: Source, size: int) -> Iterator[Picture | ValueError]:
+def _decoded(source: Source, size: int, crop: bool) -> Iterator[Picture | ValueError]:
     """Yield every image in the source's order, some being decoded ahead, or what is wrong with it."""
     pending = deque()
     with ThreadPoolExecutor(WORKERS) as pool:  # Pillow lets go of the interpreter's lock
         for where, decode in source.read():
-            pending.append(pool.submit(_try_to_decode, where, decode, size))
+            pending.append(pool.submit(_try_to_decode, where, decode, size, crop))
             if len(pending) > 16 * WORKERS:  # so many are decoded ahead
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
 
 
-def _try_to_decode(where: str, decode: Decode, size: int) -> Picture | ValueError:
+def _try_to_decode(where: str, decode: Decode, size: int, crop: bool) -> Picture | ValueError:
     try:
-        return to_picture(decode(), size)
+        return to_picture(decode(), size, crop)
     except UnidentifiedImageError:
         return ValueError(f"{where}: is not an image")
     except Exception as error:  # OSError, SyntaxError, struct.error, ...: a decoder meets bad bytes in many ways
         return ValueError(f"{where}: cannot be decoded ({first_line(error)})")
 
 
-def to_picture(image: Image.Image, size: int) -> Picture:
+def to_picture(image: Image.Image, size: int, crop: bool = False) -> Picture:
     """Return what a viewer shows of an image, its short side resized to `size` and its centre cut out.
 
-    Raises ValueError for values that have no stated scale: floats outside [0, 1], whole numbers over 16 bits.
+    crop: its centre is cut out as it is, nothing resized. Raises ValueError for an image that is too small for that,
+    and for values that have no stated scale: floats outside [0, 1], whole numbers over 16 bits.
     """
     raw = str(image.tile[0][3]) if getattr(image, "tile", None) else ""  # as it lies in the file; gone once it is read
     image.load()
@@ -170,7 +172,7 @@ def to_picture(image: Image.Image, size: int) -> Picture:
         image = ImageOps.exif_transpose(image)
     grey = image.mode[0] in "1LIF" and image.mode != "LAB"
     if image.mode[0] in "IF":
-        return _deep_grey(image, size, traits)
+        return _deep_grey(image, size, crop, traits)
     if image.has_transparency_data:
         image = image.convert("LA" if grey else "RGBA")
         canvas = Image.new("L" if grey else "RGB", image.size, "white")
@@ -178,7 +180,7 @@ def to_picture(image: Image.Image, size: int) -> Picture:
         image = canvas
     elif image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("L" if grey else "RGB")
-    image = _crop(image, size)
+    image = _cut(image, size, crop)
     if profile and not grey and (transform := _to_srgb(profile, image.mode)):
         image = transform.apply(image)
     pixels = np.asarray(image.convert("RGB")).transpose(2, 0, 1).copy()
@@ -187,14 +189,14 @@ def to_picture(image: Image.Image, size: int) -> Picture:
     return Picture(pixels, "grey" if grey else "colour", 0, traits)
 
 
-def _deep_grey(image: Image.Image, size: int, traits: tuple[str, ...]) -> Picture:
+def _deep_grey(image: Image.Image, size: int, crop: bool, traits: tuple[str, ...]) -> Picture:
     """Return an image of floats or of more than 8 bits: floats in [0, 1] as 8 bits, others as two bytes."""
     values = np.asarray(image).astype(np.float32)
     low, high = float(values.min()), float(values.max())
     most = 1 if image.mode == "F" else 65535
     if not (low >= 0 and high <= most):  # nor where any value is no number
         raise ValueError(f"its values from {low:g} to {high:g} have no known scale; save it in 8 or 16 bits of grey")
-    cropped = np.asarray(_crop(Image.fromarray(values), size))
+    cropped = np.asarray(_cut(Image.fromarray(values), size, crop))
     if image.mode == "F":
         grey = (cropped * 255).round().clip(0, 255).astype(np.uint8)
         return Picture(np.stack([grey] * 3), "grey", 0, traits)
@@ -214,9 +216,14 @@ def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         return None
 
 
-def _crop(image: Image.Image, size: int) -> Image.Image:
-    """Resize the short side to `size` and cut out the centre: the paper's min-resized centre crop."""
+def _cut(image: Image.Image, size: int, crop: bool) -> Image.Image:
+    """Resize the short side to `size` and cut out the centre: the paper's min-resized centre crop; or only cut."""
     short = min(image.size)
+    if crop:
+        if short < size:
+            raise ValueError(f"it has {image.width} x {image.height} pixels, too few to cut {size} x {size} out of")
+        left, top = ((side - size) // 2 for side in image.size)
+        return image.crop((left, top, left + size, top + size))
     left, top = ((side - short) / 2 for side in image.size)
     return image.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + short, top + short))  # antialiases
 

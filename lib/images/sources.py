@@ -27,7 +27,7 @@ from lib.study import manifest
 
 NAMES = (
     "digits, toy-faces[:N], toy-rooms[:N], mnist, cifar10, svhn, celeba, lfw, lsun:CATEGORY_SPLIT, pets, coco, "
-    "tar:PATH, folder:PATH"
+    "tar:PATH, folder:PATH; crop: before any of them cuts centres out"
 )
 EXACT_CIFAR10 = "cifar10-exact-*.tar.gz"  # lossless images of CIFAR-10, which `cifar10` reads where its own are missing
 
@@ -59,9 +59,10 @@ class Known:
 def find(name: str, size: int, root: Path, split: str) -> tuple[str, Callable[[], Source]]:
     """Return a fingerprint, which changes when the source does, and a function that opens the source.
 
-    What is cheap to check is checked here, what needs reading is read by the function. Raises ValueError for a name
-    that does not exist, FileNotFoundError for a path.
+    What is cheap to check is checked here, what needs reading is read by the function; `crop:` before the name is for
+    who packs the images. Raises ValueError for a name that does not exist, FileNotFoundError for a path.
     """
+    name = name.removeprefix(manifest.CROP)
     kind, colon, rest = name.partition(":")
     missing = name == "cifar10" and not (root / "downloads" / "cifar-10-batches-py").is_dir()
     if missing and manifest.places(EXACT_CIFAR10):

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from lib.study import paths
 
+CROP = "crop:"  # before a set's name: the centres of its images are cut out, and nothing is resized
 THREADS = 16  # that read and hash: on network storage most of them wait
 CHUNK = 256  # files per task of a thread
 SMALL = 2**20  # bytes of a file that is read whole
@@ -48,10 +49,10 @@ class Entry(NamedTuple):
 def of_images(value: object) -> str:
     """Return a digest of what a `tar:PATH` or `folder:PATH` value holds, in hex; empty for any other value.
 
-    Names below a folder count, and every byte; its own name, place and times do not. Empty too where nothing is there.
-    OSError names what cannot be read.
+    `crop:` may stand before it. Names below a folder count, and every byte; its own name, place and times do not. Empty
+    too where nothing is there. OSError names what cannot be read.
     """
-    kind, _, path = value.partition(":") if isinstance(value, str) else ("", "", "")
+    kind, _, path = value.removeprefix(CROP).partition(":") if isinstance(value, str) else ("", "", "")
     if kind not in ("tar", "folder") or not path:
         return ""
     with closing(_Memory()) as memory:

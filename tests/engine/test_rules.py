@@ -49,6 +49,7 @@ TRAIN, PROBE, WALK, FORGETTING = "01_train_gan", "05_cifar10_probe", "02_walk_la
         (TRAIN, {"lr_decay": 1.5}, "lr_decay = 1.5: give a share from 0 to 1"),
         (TRAIN, {"data_set": "digit"}, "unknown data set 'digit': choose one of digits"),
         (TRAIN, {"data_set": "toy-faces:x"}, "say toy-faces:N"),
+        (TRAIN, {"data_set": "crop:tra:photos"}, "unknown data set 'tra:photos': choose one of digits"),
         (PROBE, {"lines": "raw pixel"}, "lines = 'raw pixel': choose all, or some of trained D"),
         (PROBE, {"draws": 1}, "draws = 1: give 2 or more: an interval needs two draws"),
         (PROBE, {"claim": "paper.cifar"}, "claim = 'paper.cifar': not in"),
@@ -64,6 +65,11 @@ def test_what_no_notebook_can_take(notebook, given, message):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         rules.check(notebook, values)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["tar:no.tar", "folder:no", "crop:tar:no.tar", "crop:folder:no", "crop:celeba"])
+def test_images_may_lie_on_another_machine(name):
+    rules.check(TRAIN, identity.check(TRAIN, {"data_set": name}))
 
 
 @pytest.mark.parametrize("device", ["cpu", "mps"])

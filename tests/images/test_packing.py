@@ -12,6 +12,7 @@ from samples import BLUE, GREEN, GREY, RED, TREE, colours, encode, one_line, wri
 
 from lib.images import packing
 from lib.images.data import load
+from lib.study import paths
 
 QUARTERS = np.zeros((8, 8, 3), np.uint8)  # red, green; blue, grey
 QUARTERS[:4, :4], QUARTERS[:4, 4:], QUARTERS[4:, :4], QUARTERS[4:, 4:] = RED, GREEN, BLUE, GREY
@@ -63,6 +64,35 @@ def test_an_edge_is_resized_by_cubic_curves(tmp_path):
     edge[:, 4:] = 164
     row = packed(tmp_path, save(edge, "PNG"), size=16)[0, 0, 8]
     assert row.tolist() == [100] * 5 + [99, 96, 113, 151, 169, 166] + [164] * 5
+
+
+def test_a_centre_is_cut_out_and_nothing_resized(tmp_path):
+    places = 10 * np.arange(7)[:, None] + np.arange(5)  # of 7 x 5 pixels each says where it lies
+    grey, colour = (save(x.astype(np.uint8), "PNG") for x in (places, np.stack([places, places, 0 * places], 2)))
+    turned = Image.Exif()
+    turned[0x0112] = 3  # upside down
+    files = {"1.png": colour, "2.png": save(places.astype(np.uint8), "PNG", exif=turned)}
+    files |= {"3.png": png(1000 * places[..., None], 0)}  # of 16 bits, of which the set fills all
+    write_folder(tmp_path / "a", files)
+    x = load(f"crop:folder:{tmp_path}/a", 3).x.numpy()
+    assert x[0, 0].tolist() == x[0, 1].tolist() == [[21, 22, 23], [31, 32, 33], [41, 42, 43]] and not x[0, 2].any()
+    assert x[1, 0].tolist() == [[43, 42, 41], [33, 32, 31], [23, 22, 21]]
+    assert np.abs(x[2, 0] - np.array([[21, 22, 23], [31, 32, 33], [41, 42, 43]]) * 1000 / 257).max() <= 0.5
+    write_folder(tmp_path / "b", {"1.png": grey, "2.png": grey})
+    assert load(f"crop:folder:{tmp_path}/b", 5).x[0, 0, :, 0].tolist() == [10, 20, 30, 40, 50]
+    with pytest.raises(ValueError, match=r"2.png: cannot be decoded .it has 5 x 7 pixels, too few to cut 6 x 6 out of"):
+        load(f"crop:folder:{tmp_path}/b", 6)
+
+
+def test_resized_and_cut_images_are_packed_apart(tmp_path):
+    files = {"a/1.png": encode(np.kron(QUARTERS, np.ones((2, 2, 1), np.uint8)))}  # 16 x 16
+    write_tar(tmp_path / "a.tar", files)
+    whole, cut = load("tar:a.tar", 8), load("crop:tar:a.tar", 8)
+    assert whole.x[0, :, 1, 1].tolist() == list(RED) and whole.checksum == load("tar:a.tar", 8).checksum
+    assert cut.x[0, :, 3, 3].tolist() == list(RED) and cut.x[0, :, 4, 3].tolist() == list(BLUE)
+    assert (cut.name, cut.checksum != whole.checksum) == ("crop:tar:a.tar", True)
+    packs = sorted(path.name[:-12] for path in (paths.data_root() / "packed").iterdir() if path.is_dir())
+    assert packs == ["crop-tar-a.tar-8-", "tar-a.tar-8-"]
 
 
 def test_exif_that_nobody_can_read(tmp_path):

@@ -111,6 +111,7 @@ def test_shards_count_together(place, tmp_path):
         shutil.copy(pack(write(tmp_path / name, {f"{name}.png": name.encode()})), tmp_path / f"set-{name}.tar")
     both = manifest.of_images("tar:set-*.tar")
     assert both != manifest.of_images("tar:set-a.tar")
+    assert both == manifest.of_images("crop:tar:set-*.tar"), "the same files, whatever is cut out of their images"
     (tmp_path / "set-b.tar").write_bytes(b"another")
     assert manifest.of_images("tar:set-*.tar") != both
 
