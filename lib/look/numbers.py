@@ -90,12 +90,13 @@ def came_out(table: pd.DataFrame, notebook: str) -> str:
 
 
 def main_number(table: pd.DataFrame, whole: bool = False) -> str:
-    """Return Table 1 on CIFAR-10 as a table, README's lines of it; whole: with every line of batch cifar10."""
+    """Return Table 1 on CIFAR-10 as a table, README's lines of it; whole: every line, and on which images."""
     lines = charts.main_lines(table, whole)
     if not whole:
         lines = lines[lines["who"].str.startswith("**") | lines["who"].isin(SHORT)]
-    cells = [[line["who"], *(_cell(line, label) for label in LABELS), line["images"]] for _, line in lines.iterrows()]
-    return grid(["CIFAR-10, % correct", *LABELS.values(), "images"], cells)
+    more = ["images"] if whole else []
+    cells = [[line["who"], *(_cell(line, label) for label in LABELS), *line[more]] for _, line in lines.iterrows()]
+    return grid(["CIFAR-10, % correct", *LABELS.values(), *more], cells)
 
 
 def _cell(line: pd.Series, label: str) -> str:
@@ -112,14 +113,12 @@ def claims_table(table: pd.DataFrame) -> str:
     for line in judged[judged["level"] != ""].itertuples():
         claim = known[line.claim]
         shown = claim.notebook[:2]
-        links |= {claim.id: f"results/NUMBERS.md#{claim.id}", shown: f"notebooks/{claim.notebook}.ipynb"}
+        links[claim.id] = f"results/NUMBERS.md#{claim.id}"
         own = values[(values["claim"] == claim.id) & (values["level"] == line.level)]
-        if kept := [run for run in pages.runs_of(own["run"]) if pages.executed(run)]:
-            shown = f"{shown} run"
-            links[f"{shown}: {kept[0]}"] = pages.executed(kept[0])
-            shown = f"{shown}: {kept[0]}"
+        kept = next(filter(pages.executed, pages.runs_of(own["run"])), None)
+        links[kept or shown] = pages.executed(kept) if kept else f"notebooks/{claim.notebook}.ipynb"
+        place = f"[{shown} run][{kept}]" if kept else f"[{shown}]"
         told = verdicts.number_of(values, claim.id, line.level)
-        place = f"[{shown[:2]} run][{shown}]" if ": " in shown else f"[{shown}]"
         cells.append([claim.words, f"[{line.verdict}][{claim.id}]", TITLES[line.level], told, place])
     targets = "\n".join(f"[{name}]: {place}" for name, place in sorted(links.items()))
     return f"{grid(['claim', 'verdict', 'evidence', 'the number', ''], cells)}\n\n{targets}"

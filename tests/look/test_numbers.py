@@ -89,6 +89,13 @@ def test_executed_notebooks_are_linked_where_git_has_them(table):
         assert run.startswith("quick/") or f"kept/{run}/notebook.ipynb" in shown, run
 
 
+def test_what_decides_a_claim_is_kept_executed(table):
+    """But for runs of older code, of which only the numbers are left."""
+    older = set(claims.runs_of(table)[table["code"] == "older"])
+    _, values, _ = numbers.judge(table)
+    assert not [run for run in pages.runs_of(values["run"]) if not pages.executed(run) and run not in older]
+
+
 def line(run, metric, value, data, **more):
     batch, _, row = run.partition("/")
     known = dict(batch=batch, row=row, metric=metric, value=value, data=data, notebook="05_cifar10_probe", departs="")
