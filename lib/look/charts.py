@@ -140,7 +140,7 @@ def main_lines(table: pd.DataFrame, whole: bool = False) -> pd.DataFrame:
         | {name: figure.get(at, nan) for name, at in zip(LABELS, places, strict=True)}
         for who, places in CITED.items()
     ]
-    records = _records(table)
+    records = records_of(table)
     others = [line for line in _exact_lines(records) if whole and line not in MEASURED.values()]
     for who, line in (MEASURED | {f"here: {line}": line for line in others}).items():
         measured = {name: records[f"{line}: {name}"] for name in LABELS if f"{line}: {name}" in records}
@@ -152,7 +152,7 @@ def main_lines(table: pd.DataFrame, whole: bool = False) -> pd.DataFrame:
     return pd.DataFrame(found).sort_values(["all labels", "few labels"], ascending=False, ignore_index=True)
 
 
-def _records(table: pd.DataFrame) -> dict[str, dict]:
+def records_of(table: pd.DataFrame) -> dict[str, dict]:
     """Return the lines of a table by BATCH/ROW: METRIC, with their marks."""
     names = claims.runs_of(table) + ": " + table["metric"]
     return dict(zip(names, table.assign(marks=verdicts.marks_of(table)).to_dict("records"), strict=True))
@@ -171,10 +171,14 @@ def _exact_lines(records: dict[str, dict]) -> list[str]:
 
 def write_headline(table: pd.DataFrame, target: Path = HEADLINE) -> Path:
     """Draw README's figure, with the numbers that it shows in the file's own description; return the file."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     figure = show_bars(main_lines(table).rename(columns=LABELS), list(LABELS.values()))
+    return _write(figure, headline_json(table), target)
+
+
+def _write(figure: Figure, description: str, target: Path) -> Path:
     described = PngInfo()
-    described.add_text("Description", headline_json(table))
+    described.add_text("Description", description)
+    target.parent.mkdir(parents=True, exist_ok=True)
     with Image.open(BytesIO(to_small(figure).data)) as image:
         image.save(target, "PNG", optimize=True, pnginfo=described)
     return target
@@ -184,3 +188,69 @@ def headline_json(table: pd.DataFrame) -> str:
     """Return the numbers of README's figure as JSON, one list per line: who, few labels, all labels."""
     shown = main_lines(table)[["who", *LABELS]].astype(object)
     return json.dumps(shown.where(shown.notna(), None).to_numpy().tolist())
+
+
+# --- the ladder of batches/lift.yaml ----------------------------------------------------------------------------------
+
+COURSES = HEADLINE.with_name("lift.png")
+BARS = {
+    "Columbia 2020": CITED["Columbia 2020, 45 epochs"],
+    "MindSpore": CITED["MindSpore: RBF SVM, scaler fitted on test"],
+    "the authors' D, four of six layers": tuple(f"authors/imagenet-probe: trained D: {name}" for name in LABELS),
+    "the paper": CITED["the paper: DCGAN"],
+    "AutoCNN-L": ("later.cifar10.autocnn.400", "later.cifar10.autocnn.all"),
+}
+
+
+def courses(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the accuracies of snapshots on CIFAR-10 that notebook 12 recorded: a table's lines, and three columns.
+
+    labels, one of LABELS; minibatches; recipe, which a training's seeds and lengths share.
+    """
+    own = table[table["notebook"].eq("12_snapshots") & table["data"].eq("cifar10")]
+    at = own["metric"].str.extract(r"(?P<labels>\w+ labels), after (?P<minibatches>[\d,]+) minibatches").dropna()
+    at["minibatches"] = at["minibatches"].str.replace(",", "").astype(int)
+    return own.join(at.assign(recipe=own["departs"].str.replace(r".* epochs, ", "", regex=True)), how="inner")
+
+
+def show_courses(table: pd.DataFrame) -> Figure:
+    """Draw accuracy over updates for every training that notebook 12 probed, one colour per recipe, BARS as lines.
+
+    A diamond is the probe of a training's end with all labels that are not set apart.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(10, 5.5), layout="constrained")
+    known, records, drawn = courses(table), records_of(table), {}
+    recipes = known["recipe"].unique()
+    figures = claims.published()["value"].to_dict() | {name: record["value"] for name, record in records.items()}
+    colours = dict(zip(recipes, sns.color_palette("colorblind", len(recipes)), strict=True))
+    for place, (ax, labels) in enumerate(zip(axes, LABELS, strict=True)):
+        for (recipe, row), line in known[known["labels"] == labels].groupby(["recipe", "row"], sort=False):
+            x, reach = line["minibatches"], [line["value"] - line["low"], line["high"] - line["value"]]
+            drawn[recipe] = ax.errorbar(x, line["value"], reach, color=colours[recipe], marker=".", capsize=2)
+            whole = f"lift/{row.replace('-snapshots', '-probe')}: trained D: all labels"
+            if labels == "all labels" and whole in figures:
+                ax.plot(x.max(), figures[whole], "D", color=colours[recipe])
+        for who, names in BARS.items():
+            if names[place] in figures:
+                ax.axhline(figures[names[place]], color="0.5", linestyle="--", linewidth=1)
+                ax.annotate(f"{who} {figures[names[place]]:.1f}", (0, figures[names[place]]), (0, 2), fontsize=8,
+                            xycoords=ax.get_yaxis_transform(), textcoords="offset points")  # fmt: skip
+        ax.set(xlabel="updates of D", xlim=(0, None))
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+    axes[0].set(title="400 labels per class", ylabel="CIFAR-10, % correct")
+    axes[1].set(title="10,000 labels; diamonds: 45,000; dashed: 50,000")
+    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=2)
+    sns.despine(figure)
+    plt.close(figure)
+    return figure
+
+
+def write_courses(table: pd.DataFrame, target: Path = COURSES) -> Path:
+    """Draw the figure of the courses, with its numbers in the file's own description; return the file."""
+    figure = show_courses(table)
+    return _write(figure, numbers_in(figure), target)
+
+
+def numbers_in(figure: Figure) -> str:
+    """Return a figure's lines as JSON: for each of its panels their points."""
+    return json.dumps([[line.get_xydata().tolist() for line in ax.lines] for ax in figure.axes])

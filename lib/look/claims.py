@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import hypot
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,7 @@ import yaml
 from lib.study import paths, tables
 
 CLAIMS = paths.ROOT / "data" / "claims.yaml"
+STEPS = CLAIMS.with_name("steps.yaml")
 KINDS = ("figure", "statement")
 CRITERION = re.compile(r"(above|below|at least|at most|within) (-?\d+(?:\.\d+)?)")
 ENTRY = re.compile(r"([\w.-]+/[\w.-]+)(?: (minus|over) ([\w.-]+/[\w.-]+))?")
@@ -162,3 +164,31 @@ def published() -> pd.DataFrame:
 def runs_of(table: pd.DataFrame) -> pd.Series:
     """Return each line's run as BATCH/ROW."""
     return table["batch"].fillna("") + "/" + table["row"].fillna("")
+
+
+def minus(a: Mapping, b: Mapping) -> tuple[float, float, float]:
+    """Return a difference and its interval, as if both were independent: too wide where they share images or draws."""
+    (value, low, high), (other, other_low, other_high) = ends_of(a), ends_of(b)
+    down, up = hypot(value - low, other_high - other), hypot(high - value, other - other_low)
+    return value - other, value - other - down, value - other + up
+
+
+def ends_of(line: Mapping) -> tuple[float, float, float]:
+    """Return value, low and high of a line of a table."""
+    return line["value"], line["low"], line["high"]
+
+
+def ladder(path: Path = STEPS) -> tuple[str, dict[str, list[list[str]]]]:
+    """Return what data/steps.yaml says of its steps, and for each step the two sides of `STEP minus BASE` by seed."""
+    content = yaml.safe_load(path.read_text())
+    return content["description"], {
+        step: [pair.split(" minus ") for pair in pairs] for step, pairs in content["steps"].items()
+    }
+
+
+def probed(side: str, labels: str) -> str:
+    """Return where the records have the accuracy of ROW, or of ROW@UPDATES, as BATCH/ROW: METRIC."""
+    row, _, updates = side.partition("@")
+    if updates:
+        return f"lift/{row}-snapshots: {labels}, after {int(updates):,} minibatches"
+    return f"lift/{row}-probe: trained D: {labels}"

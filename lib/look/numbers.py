@@ -1,7 +1,7 @@
 """Write what the study found from its records: README.md's tables and figure, and results/NUMBERS.md.
 
-Everything here comes from results/table.csv, data/claims.yaml and data/published.csv; a test compares what stands in
-git with what these give, so that no number is typed.
+Everything here comes from results/table.csv, data/published.csv, data/claims.yaml and data/steps.yaml; a test compares
+what stands in git with what these give, so that no number is typed.
 """
 
 import json
@@ -42,11 +42,12 @@ def write() -> None:
     """Write results/table.csv from the kept records, README.md's parts and figure, and results/NUMBERS.md."""
     tables.write(kept_only=True)
     table = read_table()
+    charts.write_headline(table)
+    charts.write_courses(table)
     paths.write_atomically(README, fill(README.read_text(), table, PARTS).encode())
     for path in sorted((paths.ROOT / "notebooks").glob("*.ipynb")):
         paths.write_atomically(path, fill_notebook(path, table).encode())
     paths.write_atomically(NUMBERS, to_markdown(table).encode())
-    charts.write_headline(table)
 
 
 def read_table() -> pd.DataFrame:
@@ -153,6 +154,7 @@ def to_markdown(table: pd.DataFrame) -> str:
     claims.check_records(known, table)
     parts = {
         "Table 1 on CIFAR-10": main_number(table, whole=True),
+        "What each step is worth to the probe": ladder(table),
         "Claims": "\n\n".join(_claim(known[line.claim], values, line) for line in judged.itertuples()),
         "Other published figures and bounds": _beside(table),
         "Settings over their seeds": "\n\n".join(
@@ -186,6 +188,18 @@ has a value decides:"""
 
 def _anchor(title: str) -> str:
     return "".join(c for c in title.lower().replace(" ", "-") if c.isalnum() or c == "-")
+
+
+def ladder(table: pd.DataFrame) -> str:
+    """Return the figure of the ladder's courses, and what each of its steps is worth as a table."""
+    (said, steps), records = claims.ladder(), charts.records_of(table)
+
+    def gain(pairs: Sequence[Sequence[str]], labels: str) -> str:
+        return verdicts.gain([[records.get(claims.probed(side, labels)) for side in pair] for pair in pairs])
+
+    picture = f"![Accuracy over updates, by recipe](pictures/{charts.COURSES.name})"
+    cells = [[step, *(gain(pairs, labels) for labels in LABELS)] for step, pairs in steps.items()]
+    return "\n\n".join([picture, said, grid(["points gained by", *LABELS.values()], cells)])
 
 
 def _claim(claim: claims.Claim, values: pd.DataFrame, line: object) -> str:

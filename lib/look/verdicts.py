@@ -12,11 +12,11 @@ above it is another measurement.
 
 import re
 from collections.abc import Mapping
-from math import exp, hypot, log, nan
+from math import exp, log, nan
 
 import pandas as pd
 
-from lib.look.claims import CRITERION, ENTRY, Claim, Measure, parts_of, published, runs_of
+from lib.look.claims import CRITERION, ENTRY, Claim, Measure, ends_of, minus, parts_of, published, runs_of
 from lib.study.chance import interval_of_mean
 from lib.study.tables import LEVELS
 
@@ -67,7 +67,7 @@ def planted_met(measure: Measure, numbers: Mapping, target: float) -> set[str]:
         value = measure.planted.value - target
         return set(measure.rows) if side(value, value, value, measure.criterion) == FOR else set()
     failures = [value for values in _by_level(measure.failure(), numbers, target) for value in values]
-    met = {value["run"] for value in failures if side(*_ends(value), measure.criterion) == FOR}
+    met = {value["run"] for value in failures if side(*ends_of(value), measure.criterion) == FOR}
     return set(measure.rows) if met and measure.planted.rows else met
 
 
@@ -91,11 +91,11 @@ def _value(entry: str, measure: Measure, numbers: Mapping, target: float) -> dic
         return None
     known = {"run": entry, "how": how or "", "marks": a["marks"], "level": a["level"]}
     known["unlike"] = bool(second) and _images(a) != _images(b)
-    value, low, high = _ends(a)
+    value, low, high = ends_of(a)
     if how == "over":
         return known | {"value": value / b["value"], "low": nan, "high": nan}
     if how == "minus":
-        value, low, high = _minus(a, b)
+        value, low, high = minus(a, b)
         known["marks"] = "".join(sorted(set(a["marks"] + b["marks"])))
     return known | {"value": value - target, "low": low - target, "high": high - target}
 
@@ -107,19 +107,8 @@ def _number(run: str | None, metric: str, numbers: Mapping) -> dict | None:
         return None
     first, *others = [line | dict(zip(("value", "low", "high"), _interval(line), strict=True)) for line in lines]
     for other in others:
-        first |= dict(zip(("value", "low", "high"), _minus(first, other), strict=True))
+        first |= dict(zip(("value", "low", "high"), minus(first, other), strict=True))
     return first
-
-
-def _minus(a: Mapping, b: Mapping) -> tuple[float, float, float]:
-    """Return a difference and its interval, as if both were independent: too wide where they share images or draws."""
-    (value, low, high), (other, other_low, other_high) = _ends(a), _ends(b)
-    down, up = hypot(value - low, other_high - other), hypot(high - value, other - other_low)
-    return value - other, value - other - down, value - other + up
-
-
-def _ends(line: Mapping) -> tuple[float, float, float]:
-    return line["value"], line["low"], line["high"]
 
 
 def _images(line: Mapping) -> tuple[str, ...]:
@@ -245,3 +234,19 @@ def over_seeds(table: pd.DataFrame, batch: str, metrics: list[str]) -> pd.DataFr
     seeds = spread["size"].groupby("setting").max().rename("seeds")
     shown = pd.Series(told, spread.index, dtype=object).unstack("metric").reindex(columns=list(metrics)).fillna("")
     return pd.concat([seeds, shown], axis=1)
+
+
+def gain(pairs: list[tuple[Mapping | None, Mapping | None]]) -> str:
+    """Write how much the first of two lines gains over the second, of pairs by seed; a line that is not there is None.
+
+    The interval is over seeds where two or more were run, which are told too; else it is over what the one has.
+    """
+    run = [pair for pair in pairs if None not in pair]
+    if not run:
+        return "not run"
+    marks = "".join(sorted(set("".join(line["marks"] for pair in run for line in pair))))
+    gains = [minus(*pair) for pair in run]
+    if len(gains) == 1:
+        return number(*gains[0]) + marks
+    by_seed = [value for value, _, _ in gains]
+    return f"{number(*interval_of_mean(by_seed))}{marks}; by seed {', '.join(map(number, by_seed))}"

@@ -133,7 +133,7 @@ def test_kept_records_have_the_level_that_their_row_has_now():
 
 def test_git_keeps_the_claims():
     """data/ holds what was downloaded too, which git leaves out."""
-    git = ["git", "-C", str(paths.ROOT), "ls-files", "--error-unmatch", str(claims.CLAIMS)]
+    git = ["git", "-C", str(paths.ROOT), "ls-files", "--error-unmatch", str(claims.CLAIMS), str(claims.STEPS)]
     inside = subprocess.run([*git[:3], "rev-parse"], capture_output=True).returncode == 0
     assert not inside or subprocess.run(git, capture_output=True).returncode == 0
 
@@ -157,3 +157,29 @@ def test_the_published_figures():
     assert figures.loc["others.cifar10.mindspore.310", "value"] == 78.2
     assert figures["criterion"].dropna().str.match(r"at (least|most)( -?[0-9.]+)?$").all()
     assert figures.loc[figures["mark"] == "?", "value"].isna().all(), "what is not verified is not printed"
+
+
+def test_every_step_of_the_ladder_compares_trainings_of_one_seed():
+    """Each side's accuracy comes from a row of lift.yaml that asks the D of the row that it names."""
+    rows = yaml.safe_load((paths.ROOT / "batches" / "lift.yaml").read_text())["rows"]
+    for pair in (pair for pairs in claims.ladder()[1].values() for pair in pairs):
+        seeds = set()
+        for row, _, updates in (side.partition("@") for side in pair):
+            asked = rows[row + ("-snapshots" if updates else "-probe")]["parameters"]["net"]
+            assert asked == (f"run:{row}" if row in rows else "radford2015-imagenet"), row
+            seeds.add(rows[row]["parameters"].get("seed", 0) if row in rows else 0)
+        assert len(seeds) == 1, pair
+
+
+def test_a_side_of_a_step_is_a_probe_or_a_snapshot():
+    assert claims.probed("flip", "few labels") == "lift/flip-probe: trained D: few labels"
+    assert claims.probed("longer-64@38298", "all labels") == (
+        "lift/longer-64-snapshots: all labels, after 38,298 minibatches"
+    )
+
+
+def test_a_difference_of_independent_numbers():
+    """Reaches of 3 and 4 make one of 5."""
+    a, b = {"value": 10.0, "low": 7.0, "high": 13.0}, {"value": 4.0, "low": 0.0, "high": 8.0}
+    assert claims.minus(a, b) == (6.0, 1.0, 11.0)
+    assert claims.minus(a, b | {"low": 4.0, "high": 4.0}) == (6.0, 3.0, 9.0)

@@ -33,6 +33,8 @@ def test_the_figure_shows_the_numbers_of_the_records(table):
     with Image.open(charts.HEADLINE) as image:
         assert image.text["Description"] == charts.headline_json(table)
     assert len(json.loads(charts.headline_json(table))) == len(charts.main_lines(table))
+    with Image.open(charts.COURSES) as image:
+        assert image.text["Description"] == charts.numbers_in(charts.show_courses(table))
 
 
 def test_the_readme_is_read_in_five_minutes():

@@ -258,3 +258,15 @@ def test_settings_over_their_seeds():
     assert spread.loc["paper", "swing"] == "0.20 (0.10 to 0.30)" and spread.loc["x", "D"] == "1.00"
     assert spread.loc["x", "swing"] == ""
     assert verdicts.over_seeds(table, "unknown", ["swing"]).empty
+
+
+def test_what_a_step_gains_is_told_by_seed():
+    """Gains of 1 and 3 over two seeds: Student's t for one degree of freedom is 12.7, times the error of 1."""
+    line = {"low": nan, "high": nan, "marks": ""}
+    first = (line | {"value": 61.0}, line | {"value": 60.0})
+    second = (line | {"value": 65.0, "marks": "†"}, line | {"value": 62.0})
+    assert verdicts.gain([(None, first[1])]) == verdicts.gain([]) == "not run"
+    assert verdicts.gain([first, (None, second[1])]) == "1.00"
+    ends = {"low": 57.0, "high": 65.0}
+    assert verdicts.gain([(first[0] | ends, first[1] | {"low": 57.0, "high": 63.0})]) == "1.00 (−4.00 to 6.00)"
+    assert verdicts.gain([first, second]) == "2.00 (−10.7 to 14.7)†; by seed 1.00, 3.00"
