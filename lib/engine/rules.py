@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from lib.images import sources
 from lib.nets import description
-from lib.study import identity, paths
+from lib.study import identity, manifest, paths
 
 LINES = (  # of notebook 05's table
     "trained D", "trained D, running averages", "untrained D", "raw pixels", "k-means", "Exemplar CNN",
@@ -37,6 +37,8 @@ def check(notebook: str, given: Mapping, gpu: bool = False) -> None:
         raise ValueError(f"{notebook}: keep = {given['keep']}: there are {given['snapshots']} snapshots to keep one of")
     if "average" in given and given["average"] > given["keep"]:
         raise ValueError(f"{notebook}: average = {given['average']}: say with keep which snapshot is the last of them")
+    if given.get("onward") and given["start"]:
+        raise ValueError(f"{notebook}: onward and start: two beginnings; leave one out")
     if given.get("frozen") and not given["start"]:
         raise ValueError(f"{notebook}: frozen: say with start which net's convolutions stay as they are")
     if (claim := given.get("claim")) and not _is_published(notebook, claim):
@@ -66,6 +68,10 @@ SPLIT = (
     lambda value: len(set(value.split("+"))) == len(value.split("+")) and all(value.split("+")),
     "name each part once, joined by +",
 )
+BEGINNING = (
+    lambda value: re.fullmatch("run:.+|radford2015-(svhn|imagenet)", value) or manifest.of_net(value),
+    "give run:ID of notebook 01, a net that comes with the study, a path to one, or one that the authors released",
+)
 RULES = {
     "precision": one_of("auto", "float32", "bfloat16"),
     "device": (
@@ -85,10 +91,7 @@ RULES = {
     "lr_decay": (lambda value: 0 <= value <= 1, "give a share from 0 to 1"),
     "real_label": (lambda value: 0 < value <= 1, "give a number above 0, of at most 1"),
     "D_rate": ABOVE_ZERO,
-    "start": (
-        lambda value: re.fullmatch("run:.+|radford2015-(svhn|imagenet)", value),
-        "give run:ID of notebook 01, radford2015-svhn or radford2015-imagenet",
-    ),
+    **dict.fromkeys(("start", "onward"), BEGINNING),
     "01.held_out": (lambda value: 0 <= value < 1, "give a share from 0, below 1"),
     "10.held_out": at_least(1),
     "08.size": (lambda value: value >= 4 and value % 4 == 0, "give a multiple of 4"),

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lib.gan.acceleration import MatrixGradients, Recorded
 from lib.images import data
-from lib.nets import authors, devices
+from lib.nets import devices
 from lib.nets.models import Discriminator, Generator
 from lib.study import chance
 
@@ -48,6 +48,7 @@ class Settings:
     r1: float = 0.0  # weight of half the squared gradient of D's answers to real images
     start: str = ""  # a net whose D's convolutions D starts from, where it has them
     frozen: bool = False  # those do not learn
+    onward: str = ""  # a net of this very description from which G and D go on; Adam's moments are new
 
     def __post_init__(self) -> None:
         for name, least in {"batch_size": 2, "seed": 0}.items():
@@ -73,8 +74,8 @@ class Settings:
                 raise ValueError(f"{name} = {getattr(self, name)!r}: choose one of {', '.join(choices)}")
         if self.r1 and self.compile:
             raise ValueError(f"r1 = {self.r1} with compile: what is compiled has no second derivative; leave one out")
-        if self.start and self.start not in authors.NETS and not self.start.startswith("run:"):
-            raise ValueError(f"start = {self.start!r}: give run:ID, or one of {', '.join(authors.NETS)}")
+        if self.start and self.onward:
+            raise ValueError(f"onward = {self.onward!r} and start = {self.start!r}: two beginnings; leave one out")
         if self.frozen and not self.start:
             raise ValueError("frozen: say with start which net's convolutions stay as they are")
 

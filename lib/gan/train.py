@@ -27,7 +27,7 @@ from lib.images import data
 from lib.images.data import ImageSet
 from lib.nets import models, weights
 from lib.nets.models import Description
-from lib.study import identity, paths
+from lib.study import identity, manifest, paths
 
 GRIDS = 8  # times at which samples are taken
 CHECKS = 20  # times at which the nets' health is measured
@@ -55,12 +55,13 @@ def folder_of(
     does not count, so that a field may be added; versions that the code declares do.
     """
     chosen = None if rows is None else hashlib.sha256(rows.numpy()).hexdigest()
+    net = [content] if (content := manifest.of_net(settings.start or settings.onward)) else []  # not its name alone
     departs = [
         {field.name: value for field in fields(given) if (value := getattr(given, field.name)) != field.default}
         for given in (description, settings)
     ]
     versions = identity.versions_of("lib.gan.train")
-    return paths.runs() / f"training-{identity.digest([*departs, images.checksum, chosen, snapshots, versions])}"
+    return paths.runs() / f"training-{identity.digest([*departs, images.checksum, chosen, snapshots, versions, *net])}"
 
 
 def fit(
@@ -84,8 +85,8 @@ def fit(
     such as a memory map. Writes checkpoints, log.jsonl, progress.txt and snapshots into folder. SIGINT and SIGTERM save
     before they stop it. Where another process trains in folder, waits for it, and goes on from where that ended.
 
-    Raises ValueError where x does not fit the net, is smaller than a minibatch, where the net to start from has other
-    convolutions, or where folder holds another training (it says what differs), FloatingPointError where a loss is not
+    Raises ValueError where x does not fit the net, is smaller than a minibatch, where the net to start or go on from
+    does not fit, or where folder holds another training (it says what differs), FloatingPointError where a loss is not
     finite, OSError where folder cannot be written.
     """
     rows = torch.arange(len(x)) if rows is None else rows
@@ -97,6 +98,8 @@ def fit(
         G, D = models.from_description(description, settings.seed)
         if settings.start:
             weights.take_convolutions(D, settings.start, settings.frozen)
+        if settings.onward:
+            weights.take_all(G, D, settings.onward)
         training = Training(G, D, settings, device, total)
         resume(training, folder, len(rows))
         if training.step == 0:

@@ -8,6 +8,7 @@ another name and renamed when it is whole, and a checksum over all of it tells w
 import copy
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def load_net(net: str | Path) -> tuple[Generator, Discriminator, dict]:
     return G.eval(), D.eval(), record
 
 
-def load_weights(net: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+def load_weights(net: torch.nn.Module, tensors: dict[str, Tensor], path: Path | str) -> None:
     """Copy tensors into the net. Raises ValueError, naming the first tensor that does not fit, for another net's."""
     own = net.state_dict()
     for name in sorted(own.keys() ^ tensors.keys()):
@@ -120,13 +121,29 @@ def take_convolutions(D: Discriminator, net: str, frozen: bool) -> None:
     not fit.
     """
     there = load_net(net)[1]
-    own, given = (asdict(d.description) for d in (D, there))
-    differing = [f"{k} = {given[k]} there, {own[k]} here" for k in OF_CONVOLUTIONS if own[k] != given[k]]
-    if differing:
-        raise ValueError(f"start = {net!r}: its convolutions do not fit ({'; '.join(differing)})")
+    if differing := _differing(D, there, OF_CONVOLUTIONS):
+        raise ValueError(f"start = {net!r}: its convolutions do not fit ({differing})")
     for layer, found in zip(D.layers, there.layers, strict=False):  # a D that was released in part has fewer
         layer.load_state_dict(found.state_dict())
         layer.requires_grad_(not frozen)
+
+
+def take_all(G: Generator, D: Discriminator, net: str) -> None:
+    """Copy the weights of another net's G and D into G and D, so that a training goes on where its one ended.
+
+    net: as `load_net` takes it. Raises ValueError, naming what differs, where it is of another description.
+    """
+    found = load_net(net)
+    if differing := _differing(D, found[1], [field.name for field in fields(Description)]):
+        raise ValueError(f"onward = {net!r}: it is another net ({differing})")
+    for own, there in zip((G, D), found, strict=False):
+        load_weights(own, there.state_dict(), net)
+
+
+def _differing(own: Discriminator, there: Discriminator, names: Iterable[str]) -> str:
+    """Say in which of these fields of their descriptions two nets differ; empty: in none."""
+    pairs = ((name, getattr(there.description, name), getattr(own.description, name)) for name in names)
+    return "; ".join(f"{name} = {a} there, {b} here" for name, a, b in pairs if a != b)
 
 
 def find_net(net: str) -> Path:

@@ -87,7 +87,7 @@ def identity_of(
     values, source = check(notebook, given), _read(notebook)
     told = {name: json.dumps(value) for name, value in values.items() if value != source.defaults[name]}
     content = {name: of_images(value) or manifest.of_table(value) for name, value in values.items()}
-    content["net"] = manifest.of_net(values.get("net"))
+    content |= {name: manifest.of_net(values.get(name)) for name in ("net", "start", "onward")}
     told |= {f"content of {name}": found for name, found in content.items() if found}
     precision = values.get("precision", "")
     on_gpu = precision == "auto" and _is_on_gpu(values) if on_gpu is None else on_gpu

@@ -9,6 +9,7 @@ from lib.gan import game, train
 from lib.gan.game import AUGMENTATIONS, colour, cutout, flip, shift
 from lib.images import data
 from lib.nets import models, weights
+from lib.study import identity
 
 NET = models.describe("tutorial64", size=16, nc=1, ngf=8, ndf=8)
 X = torch.randint(0, 256, (200, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -260,7 +261,7 @@ def test_a_training_with_options_resumes_to_the_bit(tmp_path, monkeypatch, preci
         ({"D_rate": 0}, "D_rate = 0: must be above 0"),
         ({"r1": math.inf}, "r1 = inf: must be a number"),
         ({"r1": 1.0, "compile": True}, "r1 = 1.0 with compile: what is compiled has no second derivative"),
-        ({"start": "digits"}, "start = 'digits': give run:ID, or one of radford2015-svhn, radford2015-imagenet"),
+        ({"start": "digits", "onward": "digits"}, "onward = 'digits' and start = 'digits': two beginnings"),
         ({"frozen": True}, "frozen: say with start which net's convolutions stay as they are"),
     ],
 )
@@ -302,6 +303,37 @@ def test_d_starts_from_anothers_convolutions(tmp_path, started, frozen):
         assert torch.equal(value, resumed.D.state_dict()[name]), name
     with pytest.raises(ValueError, match="start = run:first there,  asked"):
         train.fit(folder=tmp_path / "cut", settings=settings(epochs=1), **given)
+
+
+def test_a_training_goes_on_from_a_net(tmp_path, monkeypatch):
+    """From G and D as a training ended, statistics too; with Adam's moments it would go on as if nothing had been."""
+    given = dict(description=NET, x=X, progress=False)
+    first = train.fit(folder=tmp_path / "first", settings=settings(epochs=1), **given)
+    weights.save_net(tmp_path / "net.safetensors", first.G, first.D, {})
+    how = settings(epochs=1, onward=str(tmp_path / "net.safetensors"), lr=1e-12)
+    still = train.fit(folder=tmp_path / "still", settings=how, **given)
+    for name in ("G", "D"):
+        there, here = getattr(first, name).named_parameters(), getattr(still, name).named_parameters()
+        for (of, a), (_, b) in zip(there, here, strict=True):
+            assert (a - b).abs().max() < 1e-9, f"{name}.{of}"
+    assert first.D.layers[1][1].num_batches_tracked < still.D.layers[1][1].num_batches_tracked
+    both = train.fit(folder=tmp_path / "both", settings=settings(epochs=1, onward=how.onward), **given)
+    assert not torch.equal(both.D.head.weight, first.D.head.weight)
+    other = models.describe("tutorial64", size=16, nc=1, ngf=4, ndf=8)
+    with pytest.raises(ValueError, match="onward = .*it is another net .ngf = 8 there, 4 here."):
+        train.fit(other, how, X, tmp_path / "other", progress=False)
+
+
+@pytest.mark.parametrize("begins", ["start", "onward"])
+def test_what_a_training_begins_with_is_part_of_it(tmp_path, begins):
+    """By content: a net that was shipped anew under its name begins another training, and another run."""
+    images, path = data.ImageSet("x", X, torch.zeros(len(X)), recorded="sum"), tmp_path / "net.safetensors"
+    how, folders, names = settings(**{begins: str(path)}), set(), set()
+    for seed in (0, 1):
+        weights.save_net(path, *models.from_description(NET, seed), {})
+        folders.add(train.folder_of(NET, how, images))
+        names.add(identity.run_id("01_train_gan", {begins: str(path)}))
+    assert len(folders) == len(names) == 2 and train.folder_of(NET, settings(), images) not in folders
 
 
 def test_convolutions_of_another_shape_are_refused(tmp_path, started):

@@ -63,7 +63,7 @@ MUTANTS = [
     Mutant("study/identity.py",
            "for name, value in values.items() if value != source.defaults[name]}", "for name, value in values.items()}",
            "study/test_identity.py"),
-    Mutant("study/identity.py", 'manifest.of_net(values.get("net"))', '""',
+    Mutant("study/identity.py", 'manifest.of_net(values.get(name))', '""',
            "study/test_identity.py::test_the_name_holds_the_content_of_images_and_nets"),
     Mutant("study/identity.py",
            "{name: of_images(value) or manifest.of_table(value) for name, value in values.items()}", "{}",
