@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-import yaml
 from filelock import FileLock, Timeout
+from ruamel.yaml import YAML
 
 from lib.engine.execute import cores, environment
 from lib.engine.rows import Row
@@ -107,7 +107,7 @@ class Cluster(Machine):
     @classmethod
     def read(cls, path: str | Path) -> "Cluster":
         """Read a profile. Raises ValueError where it is none."""
-        profile = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        profile = YAML(typ="safe", pure=True).load(Path(path))
         known = {"jobs": int, "mem_mb": int, "runtime": int, "gpu": str, "sbatch": list}
         if not isinstance(profile, dict) or {key: type(value) for key, value in profile.items()} != known:
             raise ValueError(f"{path}: needs {', '.join(f'{key} ({kind.__name__})' for key, kind in known.items())}")

@@ -14,7 +14,7 @@ from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-import yaml
+from ruamel.yaml import YAML, YAMLError
 
 from lib.engine import rules
 from lib.study import identity, manifest, paths, records, tables
@@ -84,38 +84,6 @@ def name_of(path: str | Path) -> str:
     return f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}"
 
 
-class Loader(yaml.SafeLoader):
-    """YAML as plain data, in which nothing means another thing than it says to whoever does not know YAML 1.1.
-
-    A key given twice is an error and not silently the last one. So are 010, which is 8 there, 1:30, which is 90, and
-    `no`, which is false. A date is text.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise ValueError(f"line {node.start_mark.line + 1}: {key} is given twice")
-        return super().construct_mapping(node, deep)
-
-    def construct_plainly(self, node: yaml.ScalarNode) -> int | float | bool:
-        kind = node.tag.rpartition(":")[2]
-        value = getattr(yaml.SafeLoader, f"construct_yaml_{kind}")(self, node)
-        if not re.fullmatch(PLAIN[kind], node.value):
-            word = str(value).lower() if kind == "bool" else value
-            raise ValueError(
-                f'line {node.start_mark.line + 1}: YAML reads {node.value} as {word}; write {word}, or "{node.value}" '
-                "for the text"
-            )
-        return value
-
-
-PLAIN = {"int": r"[-+]?(0|[1-9][0-9_]*)", "float": r"[-+]?[0-9_]*\.?[0-9_]*([eE][-+]?[0-9]+)?", "bool": "true|false"}
-for kind in PLAIN:
-    Loader.add_constructor(f"tag:yaml.org,2002:{kind}", Loader.construct_plainly)
-Loader.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_str)
-
-
 def load(path: str | Path) -> Batch:
     """Read and check a batch file. Raises ValueError that names the file, the row and what is wrong there."""
     path = Path(path).absolute()
@@ -154,10 +122,10 @@ def at(path: Path, row: object = None) -> Iterator[None]:
 
 
 def _read(path: Path) -> dict:
-    """Return a batch file's content, of the right shape."""
+    """Return a batch file's content, of the right shape: YAML 1.2, in which 010 is ten and `no` is a word."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except yaml.YAMLError as error:
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise ValueError(f"line {mark.line + 1 if mark else '?'}: {getattr(error, 'problem', 'no YAML')}") from error
     if not isinstance(content, dict) or not isinstance(content.get("rows"), dict):

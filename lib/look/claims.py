@@ -7,7 +7,7 @@ from math import hypot
 from pathlib import Path
 
 import pandas as pd
-import yaml
+from ruamel.yaml import YAML
 
 from lib.study import paths, tables
 
@@ -81,7 +81,7 @@ class Claim:
 def load(path: Path = CLAIMS) -> dict[str, Claim]:
     """Return the claims by id. Raises ValueError that names the claim and what is wrong with it."""
     figures, found = published().index, {}
-    listed = yaml.safe_load(path.read_text())["claims"]
+    listed = YAML(typ="safe", pure=True).load(path)["claims"]
     for part, given in ((part, given) for part, claims in listed.items() for given in claims):
         name = given.get("id", "without an id")
         try:

@@ -58,8 +58,7 @@ def check(notebook: str, given: Mapping) -> dict[str, Value]:
             raise ValueError(f"{notebook} has no parameter {name!r}: it has {', '.join(values)}")
         kind = type(values[name])
         if type(value) is not kind and not (kind is float and type(value) is int):
-            hint = "; YAML reads 1e-3 as text, write 1.0e-3" if kind is float and isinstance(value, str) else ""
-            raise ValueError(f"{notebook}: {name} = {value!r} is no {kind.__name__}{hint}")
+            raise ValueError(f"{notebook}: {name} = {value!r} is no {kind.__name__}")
         values[name] = kind(value)
         if kind is float and not math.isfinite(value):
             raise ValueError(f"{notebook}: {name} = {value!r} is no finite number")

@@ -12,12 +12,13 @@ import yaml
 
 from lib.study import paths
 
-CONDA = {"pytorch": "torch", "python-lmdb": "lmdb", "matplotlib-base": "matplotlib"}  # conda-forge's names
+# conda-forge's names
+CONDA = {"pytorch": "torch", "python-lmdb": "lmdb", "matplotlib-base": "matplotlib", "ruamel.yaml": "ruamel-yaml"}
 
 
 def split(requirement: str) -> tuple[str, str]:
     """Return a requirement's name and its bounds."""
-    name, bounds = re.fullmatch(r"([\w-]+)\s*(.*)", requirement).groups()
+    name, bounds = re.fullmatch(r"([\w.-]+)\s*(.*)", requirement).groups()
     return CONDA.get(name, name), bounds
 
 
