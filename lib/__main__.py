@@ -4,16 +4,16 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from lib.engine import batch, execute, places, plans, rows
+from lib.engine import batch, places, plans, rows
 from lib.study import paths, records, tables
 
 
-def main() -> int:
+def main(words: list[str]) -> int:
     """Run a command; return the exit code."""
-    given = parse(sys.argv[1:])
+    given = parse(words)
     try:
         return given.do(given) or 0
-    except (ValueError, OSError, execute.Failed) as error:
+    except (ValueError, OSError) as error:
         named = isinstance(error, OSError) and error.strerror and not error.filename  # our own words
         print(f"error: {error.strerror if named else error}", file=sys.stderr)
     except KeyboardInterrupt as error:
@@ -41,16 +41,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     word.add_argument("--slurm", metavar="PROFILE", help="as jobs of a cluster: profiles/slurm.yaml")
     add("plan", plan, "show which rows of a batch file would run, and why", "batch")
     add("summary", lambda given: batch.summarise(rows.load(given.batch)), "show what came of a batch", "batch")
-    word = add("execute", lambda given: execute.execute(given.plan, given.row, given.tied), "run a planned row")
-    word.add_argument("plan", type=paths.Path)
-    word.add_argument("row")
-    word.add_argument("--tied", action="store_true", help="end when standard input ends")
-    add(
-        "keep",
-        keep_all,
-        "copy records and executed notebooks to where git keeps them: a run's, or a batch file's",
-        "what",
-    )
+    add("keep", keep_all, "copy records and executed notebooks to where git keeps them: a run's or a batch's", "what")
     word = add("accept", accept, "say that rows' numbers stand for today's code too", "batch")
     word.add_argument("rows", nargs="+", metavar="ROW")
     add("table", lambda _: print(paths.short(tables.write(kept_only=True))), "rebuild the table of what git keeps")
@@ -119,4 +110,4 @@ def report(given: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -16,9 +16,10 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from lib.engine import plans
-from lib.engine.execute import is_running, say
+from lib.engine.execute import say
 from lib.engine.places import Machine
-from lib.engine.rows import Batch, Row
+from lib.engine.row import Row
+from lib.engine.rows import Batch
 from lib.study import paths, records, tables
 from lib.study.paths import short
 
@@ -129,7 +130,7 @@ def work_through(rows: Mapping[str, Row], plan: Path, place: Machine) -> set[str
 
 def _begin(row: Row, plan: Path, place: Machine) -> str:
     """Begin a row, where nothing holds it up; return begun, finished, or what it waits for."""
-    if is_running(row):
+    if row.is_running():
         return "it runs in another call"
     if row.finished(plan):
         return "finished"
@@ -165,7 +166,7 @@ def _deferred_signals() -> Iterator[list[int]]:
 
 def why(batch: Batch, row: Row) -> str:
     """Say what sets a row that is to run apart from its last finished run."""
-    if is_running(row):
+    if row.is_running():
         return "runs now, in another call"
     if row.failure.exists() or (row.folder / "params.json").exists():
         return f"not finished last time: {_stopped(row)}"
@@ -193,7 +194,7 @@ def summarise(batch: Batch, wanted: Collection[str] = ()) -> int:
         if name not in waiting:
             record = records.read_metrics(row.metrics)
             print(f"  finished  {name:<20} {record['seconds']:>7} s {record['peak_mb']:>6} MB  {short(row.executed)}")
-        elif is_running(row):
+        elif row.is_running():
             print(f"  running   {name:<20} in another call")
         elif row.failure.exists() or row.executed.exists():
             print(f"  FAILED    {name:<20} {_stopped(row)}; see {short(row.executed)}")

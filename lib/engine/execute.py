@@ -19,11 +19,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import nbformat
 import psutil
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from lib.engine.rows import Row
+from lib.engine.row import Row
 from lib.study import paths
 
 GRACE = 60  # seconds that an interrupted training has to end its minibatch and save
@@ -78,7 +77,7 @@ def execute(plan: Path, name: str, tied: bool = False) -> None:
     content = json.loads(plan.read_text(encoding="utf-8"))
     row = Row(**content["rows"][name])
     row.folder.mkdir(parents=True, exist_ok=True)
-    if is_running(row):
+    if row.is_running():
         say(f"{name} waits: it runs in another call")
     with FileLock(row.lock), _watch():
         if row.finished(plan):  # by another batch, meanwhile
@@ -102,6 +101,7 @@ def execute(plan: Path, name: str, tied: bool = False) -> None:
 
 
 def _execute(row: Row) -> None:
+    import nbformat  # which with papermill takes a second, that whoever plans does without
     from papermill import execute_notebook
     from traitlets.config import Config
 
@@ -132,17 +132,6 @@ def _use_own_kernel(folder: Path) -> None:
     paths.write_atomically(folder / "kernels" / "python3" / "kernel.json", json.dumps(spec).encode())
     for name in ("JUPYTER_PATH", "JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         os.environ[name] = str(folder)
-
-
-def is_running(row: Row) -> bool:
-    """Tell whether a process is at a row at this moment: it holds the row's lock."""
-    if not row.lock.exists():
-        return False
-    try:
-        with FileLock(row.lock, timeout=0):
-            return False
-    except Timeout:
-        return True
 
 
 def _end_with_input() -> None:
@@ -205,3 +194,11 @@ def say(text: str) -> None:
 def cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if __name__ == "__main__":  # with the words of `places.command`: whoever plans needs more than one row does
+    plan, name, *tied = sys.argv[1:]
+    try:
+        execute(Path(plan), name, bool(tied))
+    except (Failed, OSError, KeyboardInterrupt) as error:
+        sys.exit(f"error: {_reason(error)}")

@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from ruamel.yaml import YAML
 
 from lib.engine.execute import cores, environment
-from lib.engine.rows import Row
+from lib.engine.row import Row, is_held
 
 
 @dataclass
@@ -156,7 +156,7 @@ class Cluster(Machine):
 
 def command(plan: Path, row: Row) -> list[str]:
     """Return the words that run a row of a plan."""
-    return [sys.executable, "-m", "lib", "execute", str(plan), row.name]
+    return [sys.executable, "-m", "lib.engine.execute", str(plan), row.name]
 
 
 def memory() -> int:
@@ -229,13 +229,10 @@ def _private_folder() -> Path:
 def _leased(folder: Path) -> int:
     """Return the MiB of a card that living processes hold; remove the leases of dead ones."""
     folder.mkdir(mode=0o700, exist_ok=True)
-    return sum(int(path.stem.rpartition("-")[2]) for path in folder.glob("*.lease") if _is_held(path))
-
-
-def _is_held(path: Path) -> bool:
-    try:
-        with FileLock(path, timeout=0):
+    held = []
+    for path in folder.glob("*.lease"):
+        if is_held(path):
+            held.append(int(path.stem.rpartition("-")[2]))
+        else:
             path.unlink(missing_ok=True)
-        return False
-    except Timeout:
-        return True
+    return sum(held)

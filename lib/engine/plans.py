@@ -15,8 +15,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from lib.engine.execute import is_running
-from lib.engine.rows import Batch, Row
+from lib.engine.row import Row
+from lib.engine.rows import Batch
 from lib.study import paths, records, runs
 
 OLD = 30 * 86400  # seconds after which the plan of a batch that was given up goes
@@ -75,7 +75,7 @@ def _prune() -> None:
     for path in (paths.runs() / "plans").glob("*.json"):
         content = read(path)
         unfinished = [row for row in content["rows"].values() if not row.finished(path)]
-        if unfinished and (time.time() - path.stat().st_mtime < OLD or any(map(is_running, unfinished))):
+        if unfinished and (time.time() - path.stat().st_mtime < OLD or any(row.is_running() for row in unfinished)):
             used.add(content["code"])
         else:
             path.unlink()

@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -17,47 +17,8 @@ from pathlib import Path
 from ruamel.yaml import YAML, YAMLError
 
 from lib.engine import rules
-from lib.study import identity, manifest, paths, records, tables
-
-# gpu_mb is the part of the card that is taken, without it the whole; runtime is for a cluster
-RESOURCES = {"gpu": "cards, 0 or 1", "gpu_mb": "MiB of a card", "mem_mb": "MiB", "runtime": "minutes"}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One run of a notebook."""
-
-    name: str
-    notebook: str
-    parameters: dict  # those given; `run:ROW` has become `run:ID`
-    after: tuple[str, ...]  # run ids of the rows that `after` names
-    needs: tuple[str, ...]  # names of all rows that must be finished first
-    run_id: str
-    identity: dict[str, str]  # what the run id is a digest of
-    level: str = ""  # of evidence, one of tables.LEVELS
-    departs: str = ""  # how the row's setting differs from the published one's
-    threads: int = 1
-    resources: dict[str, int] = field(default_factory=dict)
-    precision: str = ""  # found for `precision: auto` where the row was planned
-    rerun: bool = False  # although it is finished
-
-    folder = property(lambda row: paths.runs() / row.run_id)
-    metrics = property(lambda row: row.folder / "metrics.json")
-    executed = property(lambda row: row.folder / "notebook.ipynb")
-    ended = property(lambda row: row.folder / "finished.json")  # the last cell's, and the metrics when all is well
-    failure = property(lambda row: row.folder / "failed.txt")
-    lock = property(lambda row: row.folder / "lock")
-
-    def finished(self, plan: Path | None = None) -> bool:
-        """Tell whether the run is finished, with a plan: and not planned to run again.
-
-        Raises ValueError where its metrics.json is damaged or another run's.
-        """
-        if not self.metrics.exists():
-            return False
-        if (found := records.read_metrics(self.metrics)["run_id"]) != self.run_id:
-            raise ValueError(f"{self.metrics} belongs to {found}: delete the folder and run again")
-        return not (plan and self.rerun and self.metrics.stat().st_mtime < plan.stat().st_mtime)
+from lib.engine.row import RESOURCES, Row
+from lib.study import identity, manifest, paths, tables
 
 
 @dataclass(frozen=True)

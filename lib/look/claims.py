@@ -180,7 +180,7 @@ def ends_of(line: Mapping) -> tuple[float, float, float]:
 
 def ladder(path: Path = STEPS) -> tuple[str, dict[str, list[list[str]]]]:
     """Return what data/steps.yaml says of its steps, and for each step the two sides of `STEP minus BASE` by seed."""
-    content = yaml.safe_load(path.read_text())
+    content = YAML(typ="safe", pure=True).load(path)
     return content["description"], {
         step: [pair.split(" minus ") for pair in pairs] for step, pairs in content["steps"].items()
     }

@@ -15,6 +15,8 @@ def study(tmp_path):
 def here(study, monkeypatch):
     """The study as this very process sees it."""
     monkeypatch.setattr(paths, "NOTEBOOKS", study.folder / "notebooks")
-    monkeypatch.setattr(paths, "RESULTS", study.folder / "results")
+    for name, place in {"RESULTS": "", "KEPT": "kept", "TABLE": "table.csv"}.items():
+        monkeypatch.setattr(paths, name, study.folder / "results" / place)
     monkeypatch.delenv("STUDY_RUNS", raising=False)
+    monkeypatch.chdir(study.folder)
     return study

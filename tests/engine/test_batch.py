@@ -142,8 +142,8 @@ SCENARIO = {
 } | {how: {"notebook": "02_bad", "parameters": {"how": how}} for how in ("raise", "kill", "exit", "late")}
 
 
-def test_named_rows_run_with_what_they_need(study):
-    path = study.write(
+def test_named_rows_run_with_what_they_need(here):
+    path = here.write(
         {
             "a": {"notebook": "01_good"},
             "of-a": {"notebook": "01_good", "parameters": {"net": "run:a"}},
@@ -151,14 +151,14 @@ def test_named_rows_run_with_what_they_need(study):
             "bad": {"notebook": "02_bad"},
         }
     )
-    assert study.call("run", path, "--rows", "b").returncode == 0, "the others were not asked for"
-    both = study.call("run", path, "--rows", "b", "a", "of-a")
+    assert here.call("run", path, "--rows", "b").returncode == 0, "the others were not asked for"
+    both = here.call("run", path, "--rows", "b", "a", "of-a")
     assert both.returncode == 0, both.err
     assert "2 of 3 rows to run" in both.out
     assert sorted(re.findall(r"(\S+) started", both.out)) == ["a", "of-a"], "b, which is finished, ends nothing"
-    assert study.call("run", path, "--rows", "of-a").out.startswith("quick.yaml: 0 of 2 rows to run\n")
+    assert here.say("run", path, "--rows", "of-a").out.startswith("quick.yaml: 0 of 2 rows to run\n")
 
-    unknown = study.call("run", path, "--rows", "of-b")
+    unknown = here.say("run", path, "--rows", "of-b")
     assert unknown.returncode == 1
     assert unknown.err == f"error: {path} has no row 'of-b': it has a, b, bad, of-a\n"
 
@@ -216,33 +216,33 @@ def test_a_partly_failed_batch(here, capsys):
         assert re.search(rf"^  {row} +{reason}$", told, re.MULTILINE), told
 
 
-def test_finished_runs_are_skipped_and_changed_ones_run(study):
+def test_finished_runs_are_skipped_and_changed_ones_run(here):
     content = {
         "a": {"notebook": "01_good"},
         "of-a": {"notebook": "01_good", "parameters": {"net": "run:a"}},
         "b": {"notebook": "01_good", "parameters": {"lr": 0.5}},
     }
-    path = study.write(content)
-    first = study.call("run", path)
+    path = here.write(content)
+    first = here.call("run", path)
     assert first.returncode == 0, first.err
     assert first.err == ""
-    made = {p: p.stat().st_mtime_ns for p in study.runs.glob("*/metrics.json")}
+    made = {p: p.stat().st_mtime_ns for p in here.runs.glob("*/metrics.json")}
     assert len(made) == 3
 
-    second = study.call("run", path)
+    second = here.say("run", path)
     assert second.returncode == 0
     assert "0 of 3 rows to run" in second.out
-    assert {p: p.stat().st_mtime_ns for p in study.runs.glob("*/metrics.json")} == made
+    assert {p: p.stat().st_mtime_ns for p in here.runs.glob("*/metrics.json")} == made
 
     content["a"]["parameters"] = {"steps": 7}
-    third = study.call("run", study.write(content))
+    third = here.call("run", here.write(content))
     assert third.returncode == 0
     assert re.findall(r"(\S+) started", third.out) == ["a", "of-a"]
     assert {p: p.stat().st_mtime_ns for p in made} == made, "the older runs stay"
-    assert study.record("of-a")["parameters"]["net"] == f"run:{study.record('a')['run_id']}"
+    assert here.record("of-a")["parameters"]["net"] == f"run:{here.record('a')['run_id']}"
 
-    (study.folder_of("a") / "metrics.json").unlink()
-    fourth = study.call("run", path)
+    (here.folder_of("a") / "metrics.json").unlink()
+    fourth = here.call("run", path)
     assert re.findall(r"(\S+) started", fourth.out) == ["a"], "what came of it is the same run, and stays"
 
 
@@ -264,17 +264,17 @@ def test_a_row_that_was_not_asked_for_is_told_as_such(here, capsys):
     assert told == [["not", "run", "a"], ["not", "run", "b", "after a"], ["not", "run", "c", "not asked for"]]
 
 
-def test_nothing_runs_where_a_row_is_wrong(study):
-    process = study.call("run", study.write({"a": {"notebook": "01_good"}, "b": {"notebook": "02_bad", "after": "c"}}))
+def test_nothing_runs_where_a_row_is_wrong(here):
+    process = here.say("run", here.write({"a": {"notebook": "01_good"}, "b": {"notebook": "02_bad", "after": "c"}}))
     assert process.returncode != 0
     assert process.err.startswith("error: quick.yaml, row b: ")
     assert len(process.err.splitlines()) == 1
-    assert not study.runs.exists()
+    assert not here.runs.exists()
 
 
-def test_a_results_folder_that_takes_no_files_is_named(study):
-    (study.folder / "results").write_text("")  # as good as read-only, for root too
-    process = study.call("run", study.write({"a": {"notebook": "01_good"}}))
+def test_a_results_folder_that_takes_no_files_is_named(here):
+    (here.folder / "results").write_text("")  # as good as read-only, for root too
+    process = here.say("run", here.write({"a": {"notebook": "01_good"}}))
     assert process.returncode != 0
     assert re.fullmatch(r"error: cannot write .*/results/runs/.*: .*\n", process.err)
 

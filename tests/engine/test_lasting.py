@@ -85,14 +85,14 @@ def test_a_finished_row_runs_again_where_that_is_asked_for(study):
     assert record.read_bytes() == kept, "a record stays until another replaces it"
 
 
-def test_what_would_run_is_shown_and_nothing_is_made(study):
-    path = study.write({"a": {"notebook": "01_good"}, "of-a": {"notebook": "01_good", "parameters": {"net": "run:a"}}})
+def test_what_would_run_is_shown_and_nothing_is_made(here):
+    path = here.write({"a": {"notebook": "01_good"}, "of-a": {"notebook": "01_good", "parameters": {"net": "run:a"}}})
     for words in (["plan", path], ["run", path, "-n"], ["run", path, "--dry-run"]):
-        shown = study.call(*words)
+        shown = here.say(*words)
         assert shown.returncode == 0
         assert re.findall(r"^  (\S+) +new row$", shown.out, re.MULTILINE) == ["a", "of-a"]
-    assert "1 of 1 rows to run" in study.call("run", path, "-n", "--rows", "a").out
-    assert not study.runs.exists()
+    assert "1 of 1 rows to run" in here.say("run", path, "-n", "--rows", "a").out
+    assert not here.runs.exists()
 
 
 @pytest.mark.parametrize(
@@ -108,12 +108,12 @@ def test_what_would_run_is_shown_and_nothing_is_made(study):
         (["run", "quick.yaml", "--slurm", "quick.yaml"], "quick.yaml: needs jobs (int), mem_mb (int)"),
     ],
 )
-def test_words_that_do_nothing_are_refused(study, words, message):
-    study.write({"a": {"notebook": "01_good"}})
-    refused = study.call(*words)
+def test_words_that_do_nothing_are_refused(here, words, message):
+    here.write({"a": {"notebook": "01_good"}})
+    refused = here.say(*words)
     assert refused.returncode != 0
     assert message in refused.err
-    assert not study.runs.exists()
+    assert not here.runs.exists()
 
 
 def test_copies_and_plans_go_when_nothing_needs_them(study):
@@ -293,20 +293,20 @@ def test_results_in_a_relative_folder(study):
     assert not (study.folder / "out" / "out").exists()
 
 
-def test_a_finished_row_of_other_code_is_told_and_may_be_accepted(study):
-    path = study.write({"a": {"notebook": "01_good"}})
-    assert study.call("run", path).returncode == 0
-    assert study.call("plan", path).out == "quick.yaml: 0 of 1 rows to run\n"
-    notebook = study.folder / "notebooks" / "01_good.ipynb"
+def test_a_finished_row_of_other_code_is_told_and_may_be_accepted(here):
+    path = here.write({"a": {"notebook": "01_good"}})
+    assert here.call("run", path).returncode == 0
+    assert here.say("plan", path).out == "quick.yaml: 0 of 1 rows to run\n"
+    notebook = here.folder / "notebooks" / "01_good.ipynb"
     notebook.write_text(notebook.read_text().replace("print(repr(text))", "print(text)"))
-    told = study.call("plan", path).out
+    told = here.say("plan", path).out
     assert re.search(r"^  a +finished; code differs since \w+\+?: 01_good\.", told, re.MULTILINE), told
     assert "0 of 1 rows to run" in told, "nothing runs again unasked"
-    accepted = study.call("accept", path, "a")
+    accepted = here.say("accept", path, "a")
     assert re.match(r"a: accepted for today, though 01_good\.\S+.* differ\n$", accepted.out), (
         accepted.out + accepted.err
     )
-    assert study.call("plan", path).out == "quick.yaml: 0 of 1 rows to run\n"
+    assert here.say("plan", path).out == "quick.yaml: 0 of 1 rows to run\n"
 
 
 def test_many_names_are_told_as_a_few():

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from lib.engine import places
-from lib.engine.rows import Row
+from lib.engine.row import Row
 from lib.study import paths
 
 # Holds a lease until its input ends; says which card it has, or that it waits.
