@@ -5,7 +5,6 @@ import io
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import matplotlib.pyplot as plt
@@ -217,16 +216,6 @@ def show_choice(distances: pd.Series, chosen: int) -> Figure:
     sns.despine(figure)
     plt.close(figure)
     return figure
-
-
-def save_small(source: Path, target: Path, width: int = 900) -> Path:
-    """Write a figure file as one that git can hold, a WebP of at most `width` pixels across; return it."""
-    with Image.open(source) as image:
-        image = image.convert("RGB")
-        image.thumbnail((width, image.height))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        image.save(target, "WEBP", quality=80)
-    return target
 
 
 def live(draw: Callable[[T], Figure]) -> Callable[[T], None] | None:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 import torch
 from IPython.core.formatters import DisplayFormatter
@@ -72,12 +71,3 @@ def test_figures_need_no_display(tmp_path):
     code = f"import os, torch; from lib.look import figures; os.chdir({str(tmp_path)!r}); {draw}"
     subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, env=bare, check=True)
     assert (tmp_path / "x.png").stat().st_size > 0
-
-
-def test_a_figure_file_becomes_a_small_one(tmp_path):
-    source = tmp_path / "large.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 1800, 3), dtype=np.uint8)).save(source)
-    small = figures.save_small(source, tmp_path / "folder" / "small.webp")
-    with Image.open(small) as image:
-        assert image.format == "WEBP" and image.size == (900, 150)
-    assert small.stat().st_size < source.stat().st_size / 4
