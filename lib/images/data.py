@@ -6,9 +6,7 @@ stands between the array and the net.
 """
 
 import hashlib
-import json
 import mmap
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,15 +16,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from filelock import AcquireReturnProxy, FileLock, Timeout
+from filelock import FileLock
 from torch import Tensor
 
-from lib.images import packing, sources
+from lib.images import packing
 from lib.images.files import first_line
 from lib.images.labels import UNLABELLED, split_of
-from lib.study import chance, manifest, paths
+from lib.study import chance
 
-FORMAT = 2  # of a packed set; raise it when packing changes, and every set is packed anew
 NORESERVE = 0x4000 if sys.platform == "linux" else 0  # MAP_NORESERVE, which Python 3.11 does not name
 IN_MEMORY = 2 * 2**30  # bytes; a larger selection stays on disk, memory-mapped
 
@@ -132,7 +129,7 @@ def load(name: str, size: int, split: str = "train", limit: int = 0, root: Path 
     for what, value, least in (("image size", size, 1), ("limit", limit, 0)):
         if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
             raise ValueError(f"{what} {value!r}: must be a whole number of at least {least}")
-    folder, meta = _open(name, int(size), split, root)
+    folder, meta = packing.find(name, int(size), split, root)
     ranges = _ranges(name, meta, split)
     rows = np.concatenate([np.arange(part["start"], part["stop"]) for part in ranges])
     parts = [part["sha256"] for part in ranges]
@@ -149,61 +146,16 @@ def load(name: str, size: int, split: str = "train", limit: int = 0, root: Path 
             table = table.astype(meta["attributes"]).iloc[rows].reset_index(drop=True)
         x = _take(folder, meta, rows, recorded)
     except (OSError, ValueError, TypeError, EOFError) as error:
-        raise _damaged(folder, first_line(error)) from error
+        raise packing.damaged(folder, first_line(error)) from error
     return ImageSet(name, torch.from_numpy(x), y[rows], tuple(meta["classes"]), table, tuple(meta["notes"]), recorded)
 
 
 def names(name: str, size: int, split: str = "train", root: Path | None = None) -> list[str]:
     """Return the class and file name, `class/file`, of each image of `load(name, size, split)`."""
-    folder, meta = _open(name, size, split, root)
+    folder, meta = packing.find(name, size, split, root)
     lines = (folder / "names.txt").read_text(encoding="utf-8").split("\n")
     found = [line for part in _ranges(name, meta, split) for line in lines[part["start"] : part["stop"]]]
     return [line.partition("/")[2] for line in found]
-
-
-def _open(name: str, size: int, split: str, root: Path | None) -> tuple[Path, dict]:
-    """Return the folder of the packed set of this name and size, making it where it is missing, and its record.
-
-    Each file is compared with the record's digest; `manifest` reads it for this only where it has changed.
-    """
-    root = Path(root or paths.data_root())
-    fingerprint, open_source = sources.find(name, size, root, split)
-    plain = name.removeprefix(manifest.CROP)
-    how = ["crop"] if plain != name else []
-    kind, _, rest = plain.partition(":")
-    identity = [FORMAT, kind if kind in ("tar", "folder") else plain, size, fingerprint, *how]
-    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
-    slug = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join([*how, kind, Path(rest).name])).strip("-")[:60]
-    folder = root / "packed" / f"{slug}-{size}-{digest}"
-    if not (folder / "meta.json").exists():
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with _lock(name, folder):
-                if not (folder / "meta.json").exists():  # another process may have packed it meanwhile
-                    packing.pack(name, size, open_source(), folder, crop=bool(how))
-        except OSError as error:
-            if error.errno is None:
-                raise
-            way_out = "make room there, or set STUDY_DATA to a folder that can be written"
-            raise OSError(error.errno, f"cannot pack {name} ({error.strerror}): {way_out}", str(root)) from error
-    try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        changed = [file for file, digest in meta["files"].items() if manifest.of_file(folder / file) != digest]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder, first_line(error)) from error
-    if changed:
-        raise _damaged(folder, f"{changed[0]} is not what was packed")
-    return folder, meta
-
-
-def _lock(name: str, folder: Path) -> AcquireReturnProxy:
-    """Take the lock of a packed set, for a `with`; say so where another process has it."""
-    lock = FileLock(f"{folder}.lock")
-    try:
-        return lock.acquire(timeout=1)
-    except Timeout:
-        packing.say(name, "another process packs this set; waiting for it")
-        return lock.acquire()
 
 
 def _ranges(name: str, meta: dict, split: str) -> list[dict]:
@@ -253,7 +205,3 @@ def _map(path: Path) -> tuple[mmap.mmap, np.ndarray]:
     with path.open("rb") as file:
         pages = mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE | NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE)
     return pages, np.ndarray(header.shape, header.dtype, pages, header.offset)
-
-
-def _damaged(folder: Path, why: str) -> ValueError:
-    return ValueError(f"{folder}: a damaged packed set ({why}); delete this folder and the set is packed again")

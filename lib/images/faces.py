@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.random import Generator
 
-from lib.images.pen import BLACK, CIRCLE, COS, SIN, WHITE, Pen, draw, hue, mix, tabulate
+from lib.images.pictures import BLACK, CIRCLE, COS, SIN, WHITE, Pen, draw, hue, mix, tabulate
 
 VERSIONS = {"drawn faces": 1}  # raise it when a pixel changes
 TURN = 0.65  # the head's angle in radians at yaw = 1

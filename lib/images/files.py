@@ -5,7 +5,6 @@ no image is counted by kind, with one example. Nothing is extracted to disk.
 """
 
 import contextlib
-import io
 import tarfile
 import unicodedata
 import zlib
@@ -18,28 +17,13 @@ from PIL import Image
 
 from lib.images import labels
 from lib.images.labels import Key
+from lib.images.pictures import Read, formats, open_image
 from lib.study import manifest
 
-# What Pillow may read a file as; others of its readers start programs (EPS) or take any bytes for an image (TGA).
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "DIB", "PPM", "TIFF", "JPEG2000", "QOI")
 ARCHIVES = {b"PK": "zip", b"Rar!": "rar", b"7z\xbc\xaf": "7z", b"\x28\xb5\x2f\xfd": "file compressed by zstd"}
 
 Decode = Callable[[], Image.Image]
-Read = Callable[[], bytes]
 Described = tuple[list[Key], pd.DataFrame | None, list[str]]  # keys and attributes in the source's order, and notes
-
-
-@cache
-def formats() -> tuple[tuple[str, ...], set[str]]:
-    """Return the formats that this Pillow reads, and the suffixes of their files."""
-    Image.init()
-    known = tuple(name for name in FORMATS if name in Image.OPEN)
-    return known, {suffix for suffix, name in Image.registered_extensions().items() if name in known}
-
-
-def open_image(read: Read) -> Image.Image:
-    """Open an image from its file's bytes, by what they are and not by its name."""
-    return Image.open(io.BytesIO(read()), formats=formats()[0])
 
 
 class Files:

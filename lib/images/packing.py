@@ -1,35 +1,35 @@
 """A source's images, decoded once per size into one uint8 array on disk.
 
-A picture comes in as a viewer shows it: turned as its camera was held, transparency laid on white, colours in sRGB, of
-several frames the first. A packed set is whole or absent: it is written to a folder of another name and renamed when it
-is complete; `meta.json` holds the digest of each of its files.
+A packed set is whole or absent: it is written to a folder of another name and renamed when it is complete; `meta.json`
+holds the digest of each of its files, with which they are compared when it is opened.
 """
 
 import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import warnings
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from filelock import AcquireReturnProxy, FileLock, Timeout
+from PIL import UnidentifiedImageError
 from tqdm import tqdm
 
-from lib.images import labels
+from lib.images import labels, sources
 from lib.images.files import Decode, first_line
+from lib.images.pictures import Picture, to_picture
 from lib.images.sources import Source
-from lib.study import manifest
+from lib.study import manifest, paths
 
-VERSIONS = {"packing": 1}  # raise it, and data.FORMAT, when a packed pixel changes
+VERSIONS = {"packing": 1}  # raise it, and FORMAT, when a packed pixel changes
+FORMAT = 2  # of a packed set; raise it when packing changes, and every set is packed anew
 WORKERS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 HEADER = 128  # bytes of x.npy before its pixels
 BLOCK = 4096  # images that are put into order at once
@@ -40,18 +40,59 @@ CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 EXACT = (0.49139968, 0.48215841, 0.44653091)  # the mean of CIFAR-10's 50,000 training images, red, green and blue
 
 
-class Picture(NamedTuple):
-    """A decoded image. In one of 16-bit grey, red and green hold each value's high and low byte: the set scales it."""
-
-    pixels: np.ndarray  # uint8 (3, size, size)
-    kind: str  # grey, colour, deep grey, deep colour
-    largest: int = 0  # of a deep image's values
-    traits: tuple[str, ...] = ()
-
-
 def say(name: str, text: str) -> None:
     """Tell the user something about a set."""
     tqdm.write(f"{name}: {text}", file=sys.stderr)
+
+
+def find(name: str, size: int, split: str, root: Path | None) -> tuple[Path, dict]:
+    """Return the folder of the packed set of this name and size, making it where it is missing, and its record.
+
+    Each file is compared with the record's digest; `manifest` reads it for this only where it has changed.
+    """
+    root = Path(root or paths.data_root())
+    fingerprint, open_source = sources.find(name, size, root, split)
+    plain = name.removeprefix(manifest.CROP)
+    how = ["crop"] if plain != name else []
+    kind, _, rest = plain.partition(":")
+    identity = [FORMAT, kind if kind in ("tar", "folder") else plain, size, fingerprint, *how]
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
+    slug = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join([*how, kind, Path(rest).name])).strip("-")[:60]
+    folder = root / "packed" / f"{slug}-{size}-{digest}"
+    if not (folder / "meta.json").exists():
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with _lock(name, folder):
+                if not (folder / "meta.json").exists():  # another process may have packed it meanwhile
+                    pack(name, size, open_source(), folder, crop=bool(how))
+        except OSError as error:
+            if error.errno is None:
+                raise
+            way_out = "make room there, or set STUDY_DATA to a folder that can be written"
+            raise OSError(error.errno, f"cannot pack {name} ({error.strerror}): {way_out}", str(root)) from error
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        changed = [file for file, digest in meta["files"].items() if manifest.of_file(folder / file) != digest]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise damaged(folder, first_line(error)) from error
+    if changed:
+        raise damaged(folder, f"{changed[0]} is not what was packed")
+    return folder, meta
+
+
+def _lock(name: str, folder: Path) -> AcquireReturnProxy:
+    """Take the lock of a packed set, for a `with`; say so where another process has it."""
+    lock = FileLock(f"{folder}.lock")
+    try:
+        return lock.acquire(timeout=1)
+    except Timeout:
+        say(name, "another process packs this set; waiting for it")
+        return lock.acquire()
+
+
+def damaged(folder: Path, why: str) -> ValueError:
+    """Return an error that says what is wrong with a packed set, and the way out."""
+    return ValueError(f"{folder}: a damaged packed set ({why}); delete this folder and the set is packed again")
 
 
 def pack(name: str, size: int, source: Source, folder: Path, crop: bool = False) -> None:
@@ -155,77 +196,6 @@ def _try_to_decode(where: str, decode: Decode, size: int, crop: bool) -> Picture
         return ValueError(f"{where}: is not an image")
     except Exception as error:  # OSError, SyntaxError, struct.error, ...: a decoder meets bad bytes in many ways
         return ValueError(f"{where}: cannot be decoded ({first_line(error)})")
-
-
-def to_picture(image: Image.Image, size: int, crop: bool = False) -> Picture:
-    """Return what a viewer shows of an image, its short side resized to `size` and its centre cut out.
-
-    crop: its centre is cut out as it is, nothing resized. Raises ValueError for an image that is too small for that,
-    and for values that have no stated scale: floats outside [0, 1], whole numbers over 16 bits.
-    """
-    raw = str(image.tile[0][3]) if getattr(image, "tile", None) else ""  # as it lies in the file; gone once it is read
-    image.load()
-    many = getattr(image, "is_animated", False) and image.format != "MPO"
-    traits = (f"have several frames ({image.format}), of which the first is taken",) if many else ()
-    profile = image.info.get("icc_profile")
-    with suppress(Exception):  # EXIF that no viewer can read either
-        image = ImageOps.exif_transpose(image)
-    grey = image.mode[0] in "1LIF" and image.mode != "LAB"
-    if image.mode[0] in "IF":
-        return _deep_grey(image, size, crop, traits)
-    if image.has_transparency_data:
-        image = image.convert("LA" if grey else "RGBA")
-        canvas = Image.new("L" if grey else "RGB", image.size, "white")
-        canvas.paste(image, mask=image.getchannel("A"))
-        image = canvas
-    elif image.mode not in ("L", "RGB", "CMYK"):
-        image = image.convert("L" if grey else "RGB")
-    image = _cut(image, size, crop)
-    if profile and not grey and (transform := _to_srgb(profile, image.mode)):
-        image = transform.apply(image)
-    pixels = np.asarray(image.convert("RGB")).transpose(2, 0, 1).copy()
-    if ";16" in raw:
-        return Picture(pixels, "deep colour", int(pixels.max()), traits)
-    return Picture(pixels, "grey" if grey else "colour", 0, traits)
-
-
-def _deep_grey(image: Image.Image, size: int, crop: bool, traits: tuple[str, ...]) -> Picture:
-    """Return an image of floats or of more than 8 bits: floats in [0, 1] as 8 bits, others as two bytes."""
-    values = np.asarray(image).astype(np.float32)
-    low, high = float(values.min()), float(values.max())
-    most = 1 if image.mode == "F" else 65535
-    if not (low >= 0 and high <= most):  # nor where any value is no number
-        raise ValueError(f"its values from {low:g} to {high:g} have no known scale; save it in 8 or 16 bits of grey")
-    cropped = np.asarray(_cut(Image.fromarray(values), size, crop))
-    if image.mode == "F":
-        grey = (cropped * 255).round().clip(0, 255).astype(np.uint8)
-        return Picture(np.stack([grey] * 3), "grey", 0, traits)
-    value = cropped.round().clip(0, 65535).astype(np.uint16)
-    return Picture(np.stack([value >> 8, value & 255, value & 0]).astype(np.uint8), "deep grey", int(high), traits)
-
-
-@lru_cache(maxsize=64)
-def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Return what turns colours of an embedded profile into sRGB; None for sRGB itself and for a profile of no use."""
-    try:
-        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "sRGB" in ImageCms.getProfileDescription(own):
-            return None
-        return ImageCms.buildTransform(own, ImageCms.createProfile("sRGB"), mode, "RGB")
-    except (ImageCms.PyCMSError, OSError):
-        return None
-
-
-def _cut(image: Image.Image, size: int, crop: bool) -> Image.Image:
-    """Resize the short side to `size` and cut out the centre: the paper's min-resized centre crop; or only cut."""
-    short = min(image.size)
-    if crop:
-        if short < size:
-            raise ValueError(f"it has {image.width} x {image.height} pixels, too few to cut {size} x {size} out of")
-        left, top = ((side - size) // 2 for side in image.size)
-        return image.crop((left, top, left + size, top + size))
-    left, top = ((side - short) / 2 for side in image.size)
-    return image.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + short, top + short))  # antialiases
 
 
 def _arrange(folder: Path, order: np.ndarray, kinds: np.ndarray, bits: int, size: int) -> np.ndarray:

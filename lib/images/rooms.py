@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.random import Generator
 
-from lib.images.pen import BLACK, COS, OVERSAMPLING, SIN, WHITE, Pen, draw, hue, mix, tabulate
+from lib.images.pictures import BLACK, COS, OVERSAMPLING, SIN, WHITE, Pen, draw, hue, mix, tabulate
 
 VERSIONS = {"drawn rooms": 1}  # raise it when a pixel changes
 

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from lib.images import faces, pen, rooms
+from lib.images import faces, pictures, rooms
 from lib.images.files import Decode, Described, Files, find_places, first_line
 from lib.images.labels import Key
 from lib.study import manifest
@@ -74,7 +74,7 @@ def find(name: str, size: int, root: Path, split: str) -> tuple[str, Callable[[]
         if not (rest.isdecimal() and int(rest) >= 5) and colon:
             raise ValueError(f"data set {name!r}: say {kind}:N with a whole number N of at least 5")
         drawn = faces if kind == "toy-faces" else rooms
-        code = b"".join(Path(module.__file__).read_bytes() for module in (pen, drawn))
+        code = b"".join(Path(module.__file__).read_bytes() for module in (pictures, drawn))
         # a changed drawing is packed anew
         return hashlib.sha256(code).hexdigest(), partial(_toys, kind, int(rest or 10_000), size)
     if name == "digits":

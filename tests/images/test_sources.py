@@ -18,7 +18,7 @@ from samples import colours, encode, one_line, write_folder, write_tar
 from scipy.io import savemat
 from torch.testing import assert_close
 
-from lib.images import faces, packing, pen, rooms, sources
+from lib.images import faces, packing, pictures, rooms, sources
 from lib.images.data import load, to_float
 from lib.study import manifest
 
@@ -63,7 +63,7 @@ def test_toys_keep_order_and_attributes(monkeypatch, name):
     pd.testing.assert_frame_equal(test.attributes, draw(10, 16, 1)[1])
 
 
-@pytest.mark.parametrize("module", [faces, pen])
+@pytest.mark.parametrize("module", [faces, pictures])
 def test_toys_are_drawn_again_when_their_code_changes(monkeypatch, tmp_path, module):
     monkeypatch.setattr(faces, "draw_faces", draw)
     load("toy-faces:5", 16)

@@ -11,7 +11,7 @@ from lib.study import paths
 STREAM = re.compile(r"(chance\.)?stream\(").match
 SEEDED = {"manual_seed", "default_rng", "random_state"}
 OF_A_SET = {  # by which a set of images is what it is, whatever a run's seed
-    "images.pen": ["[seed, i]"],  # a stream for each drawn image
+    "images.pictures": ["[seed, i]"],  # a stream for each drawn image
     "images.sources": ["0"],  # which digits are for testing
 }
 
