@@ -1,6 +1,7 @@
 """The game's options: what D sees in place of an image, by hand and by identities; the rate; one-sided labels."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -21,6 +22,19 @@ OPTIONS = {
     "noise": 0.2,
     "D_rate": 0.5,
     "r1": 1.0,
+    "weight_decay": 1e-4,
+}
+OFF = {  # as the paper trains
+    "flip": False,
+    "augment": "",
+    "lr_decay": 0.0,
+    "real_label": 1.0,
+    "noise": 0.0,
+    "D_rate": 1.0,
+    "r1": 0.0,
+    "weight_decay": 0.0,
+    "start": "",
+    "frozen": False,
 }
 
 
@@ -213,12 +227,27 @@ def test_l2_is_on_all_parameters():
 
 
 def test_options_at_their_defaults_are_the_papers_training():
-    plain = training()
-    told = training(flip=False, augment="", lr_decay=0.0, real_label=1.0, noise=0.0, D_rate=1.0, r1=0.0)
+    stored = identity.parameters_of("01_train_gan")
+    assert {name: stored[name] for name in OFF} == OFF and stored["average"] == 0
+    plain, told = training(), training(**OFF)
+    assert plain.settings == told.settings and OPTIONS.keys() <= OFF.keys()
     for one in (plain, told):
         one.train_minibatch(data.to_float(X[:32]))
     assert torch.equal(plain.D.head.weight, told.D.head.weight)
     assert plain.optimizers["D"].param_groups[0]["lr"] == 2e-4
+
+
+@pytest.mark.parametrize("name", OFF)
+def test_an_option_makes_another_training_and_a_resume_with_it_is_refused_by_name(tmp_path, name):
+    changed = OPTIONS | {"start": "run:first", "frozen": True}
+    given = {name: changed[name]} | ({"start": "run:first"} if name == "frozen" else {})
+    one, other = training(), training(**given)
+    images = data.ImageSet("x", X, torch.zeros(200))
+    assert train.folder_of(NET, one.settings, images) != train.folder_of(NET, other.settings, images)
+    train.save(one, tmp_path, len(X))
+    named = "; ".join(f"{k} = {OFF[k]} there, {v} asked" for k, v in sorted(given.items(), reverse=True))
+    with pytest.raises(ValueError, match=re.escape(f"holds another training ({named}): choose another or delete it")):
+        train.resume(other, tmp_path, len(X))
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
