@@ -35,6 +35,7 @@ OFF = {  # as the paper trains
     "weight_decay": 0.0,
     "start": "",
     "frozen": False,
+    "onward": "",
 }
 
 
@@ -239,7 +240,7 @@ def test_options_at_their_defaults_are_the_papers_training():
 
 @pytest.mark.parametrize("name", OFF)
 def test_an_option_makes_another_training_and_a_resume_with_it_is_refused_by_name(tmp_path, name):
-    changed = OPTIONS | {"start": "run:first", "frozen": True}
+    changed = OPTIONS | {"start": "run:first", "frozen": True, "onward": "run:first"}
     given = {name: changed[name]} | ({"start": "run:first"} if name == "frozen" else {})
     one, other = training(), training(**given)
     images = data.ImageSet("x", X, torch.zeros(200))
