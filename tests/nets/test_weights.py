@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lib.nets import batchnorm, judges, models, weights
+from lib.nets import judges, models, weights
 from lib.nets.judges import AttributeNet
 from lib.study import paths
 
@@ -124,25 +124,6 @@ def test_pickles_are_refused_by_their_name(name):
         ValueError, match=f"{name}: pickles are not loaded, because a pickle can run any code; .*save_net"
     ):
         weights.load_net(name)
-
-
-@pytest.fixture
-def trained(tmp_path, monkeypatch):
-    """A finished run with a net whose statistics are estimated, and an empty folder of shipped nets."""
-    monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
-    monkeypatch.setattr(paths, "NETS", tmp_path / "nets")
-    (tmp_path / "01-abc").mkdir()
-    (tmp_path / "01-abc" / "metrics.json").touch()
-
-    def train(**changes):
-        G, D = models.build("tutorial64", **{"size": 16, "nc": 1, "ngf": 8, "ndf": 8, "seed": 1} | changes)
-        batchnorm.recalibrate_batchnorm(G, torch.randn(256, 100, generator=torch.Generator().manual_seed(0)))
-        batchnorm.recalibrate_batchnorm(D, torch.rand(256, *D.description.shape) * 2 - 1)
-        record = {"parameters": {"seed": 1}, "commit": "0123abc"}
-        weights.save_net(tmp_path / "01-abc" / "net.safetensors", G, D, record)
-        return G, D
-
-    return train
 
 
 def test_a_shipped_net_is_the_trained_one_to_half_precision(trained):

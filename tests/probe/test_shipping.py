@@ -7,35 +7,24 @@ from safetensors.torch import save_file
 
 from lib.nets import batchnorm, models, weights
 from lib.probe import protocol
-from lib.study import paths
 
 PROBE = {"data_set": "digits", "development": 200, "per_class": 20, "C": 0.01}
 
 
-@pytest.fixture
-def trained(tmp_path, monkeypatch):
-    """A finished run with a net, and an empty folder of shipped nets."""
-    monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
-    monkeypatch.setattr(paths, "NETS", tmp_path / "nets")
-    (tmp_path / "01-abc").mkdir()
-    (tmp_path / "01-abc" / "metrics.json").touch()
-    G, D = models.build("imagenet32", size=16, nc=1, ngf=8, ndf=8, seed=1)
-    weights.save_net(tmp_path / "01-abc" / "net.safetensors", G, D, {"parameters": {"seed": 1}})
-    return D
-
-
 def test_a_net_is_shipped_with_what_its_probe_said(trained):
+    _, own = trained("imagenet32")
     path = protocol.ship("01-abc", "imagenet32", **PROBE)
     _, D, record = weights.load_net("imagenet32")
     assert path == weights.find_net("imagenet32") and record["run"] == "01-abc" and record["parameters"] == {"seed": 1}
     assert record["probe"].items() >= {"data_set": "digits", "per_class": 20, "C": 0.01}.items()
     assert 50 < record["probe"]["trained"] == pytest.approx(record["probe"]["shipped"], abs=protocol.AGREED)
-    for name, value in weights.halved(trained).state_dict().items():
+    for name, value in weights.halved(own).state_dict().items():
         assert torch.equal(D.state_dict()[name], value), "what was probed is what the file gives back"
-    assert not torch.equal(D.head.weight, trained.head.weight)
+    assert not torch.equal(D.head.weight, own.head.weight)
 
 
 def test_a_net_that_half_precision_changes_is_not_shipped(trained, monkeypatch):
+    trained("imagenet32")
     before = protocol.ship("01-abc", "imagenet32", **PROBE).read_bytes()
     worthless = models.build("imagenet32", size=16, nc=1, ngf=8, ndf=8)[1]
     for layer in worthless.layers:
@@ -52,6 +41,7 @@ def test_a_net_that_half_precision_changes_is_not_shipped(trained, monkeypatch):
 
 def test_a_shipped_net_that_is_not_what_its_record_says_is_refused(trained):
     """Another training's weights under the record of this one, whatever wrote them."""
+    trained("imagenet32")
     path = protocol.ship("01-abc", "imagenet32", **PROBE)
     with safe_open(path, framework="pt") as file:
         tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118

@@ -1,0 +1,29 @@
+"""What tests of several rooms begin from."""
+
+import pytest
+
+from lib.study import paths
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """An empty folder of shipped nets, and what makes 01-abc a finished run whose net's statistics are estimated."""
+    import torch  # which the tests of most rooms do without
+
+    from lib.nets import batchnorm, models, weights
+
+    monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
+    monkeypatch.setattr(paths, "NETS", tmp_path / "nets")
+    (tmp_path / "01-abc").mkdir()
+    (tmp_path / "01-abc" / "metrics.json").touch()
+
+    def train(architecture="tutorial64", **changes):
+        G, D = models.build(architecture, **{"size": 16, "nc": 1, "ngf": 8, "ndf": 8, "seed": 1} | changes)
+        z = torch.randn(256, G.description.nz, generator=torch.Generator().manual_seed(0))
+        batchnorm.recalibrate_batchnorm(G, z)
+        batchnorm.recalibrate_batchnorm(D, torch.rand(256, *D.description.shape) * 2 - 1)
+        record = {"parameters": {"seed": 1}, "commit": "0123abc"}
+        weights.save_net(tmp_path / "01-abc" / "net.safetensors", G, D, record)
+        return G, D
+
+    return train
