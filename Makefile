@@ -61,7 +61,8 @@ lab: setup ## open JupyterLab on the notebooks
 
 bench: setup ## measure training against a plain loop, the probe against liblinear, time and memory by notebook
 	@$(BIN)/python tests/bench/bench.py $(ARGS)
-	@$(if $(ARGS),,$(BIN)/python tests/bench/bench_probe.py)
+	@$(if $(ARGS),,for what in "--dtype float32" "--dtype bfloat16" "--kmeans 4800" ""; do \
+	    $(BIN)/python tests/bench/bench_probe.py $$what || exit 1; done)
 	@$(if $(ARGS),,$(BIN)/python tests/bench/bench_images.py)
 
 table: setup ## rebuild results/table.csv from the runs

@@ -1,8 +1,10 @@
-"""Measure, on this machine: the probe at the paper's size, against liblinear, and what extraction costs.
+"""Measure, on this machine: what extraction costs, the probe against liblinear, and the probe at the paper's size.
 
-`make bench`. The features are those of an untrained D of the paper's width on drawn faces, ten classes by head turn:
-50,000 x 28,672 as in the paper, and no download. Timings lie on a busy machine: quote the ratios. Peak memory is the
-whole process's, so one call measures one thing: `--dtype bfloat16`, or `--kmeans 4800` and nothing else.
+`make bench` makes four calls: peak memory is the whole process's, so each measures one thing. Without arguments the
+first two; `--dtype float32` and `--dtype bfloat16` fit the SVM to 50,000 x 28,672 features as in the paper, and end in
+an error above the memory that these may take; `--kmeans 4800` goes from images to a fit of that many units' features.
+The features are those of an untrained D of the paper's width on drawn faces, ten classes by head turn, and no download.
+Timings lie on a busy machine: quote the ratios.
 """
 
 import argparse
@@ -24,11 +26,12 @@ from lib.probe import features, kmeans, l2svm
 from lib.study import runs
 
 SMALL = (10_000, 7_168)  # what liblinear can do here: it copies to float64, and again to 16 bytes per value
+MOST = {"float32": 9.0, "bfloat16": 5.0}  # GB that the probe may take, images, net and features of that type included
 
 
-def peak_gib() -> float:
+def peak_gb() -> float:
     """Return this process's peak resident memory so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def time_extraction(D: models.Discriminator, x: torch.Tensor, autocast: bool, rounds: int = 5) -> pd.Series:
@@ -111,7 +114,20 @@ def time_kmeans(faces: data.ImageSet, y: np.ndarray, units: int, C: float, tol: 
     found = fit(X, y, C, tol)
     features_took, fit_took = (middle - began) / 60, found["seconds"] / 60
     print(f"k-means of {units:,} units: features of {len(X):,} and {len(X) // 5:,} images {features_took:.1f} min, "
-          f"a fit {fit_took:.1f} min, peak memory {peak_gib():.1f} GiB")  # fmt: skip
+          f"a fit {fit_took:.1f} min, peak memory {peak_gb():.1f} GB")  # fmt: skip
+
+
+def at_the_papers_size(D: models.Discriminator, x: torch.Tensor, y: np.ndarray, given: argparse.Namespace) -> None:
+    """Print what extraction and one fit to all features take. Exits with an error above the memory they may take."""
+    half = devices.find_precision("auto", torch.device("cpu")) == "bfloat16"
+    began = time.perf_counter()
+    X = features.extract(D, x, dtype=getattr(torch, given.dtype), autocast=half, progress=True)
+    took, found = time.perf_counter() - began, fit(X, y, given.C, given.tol)
+    print(f"{X.shape[0]:,} x {X.shape[1]:,}, {given.dtype}, ten classes, C = {given.C:g}, gap "
+          f"{found['svm'].gap_.max():.1e} of the objective: extraction {took:.0f} s, fit {found['seconds']:.0f} s, "
+          f"{found['passes']} passes, peak memory {peak_gb():.1f} of at most {MOST[given.dtype]:g} GB")  # fmt: skip
+    if peak_gb() > MOST[given.dtype]:
+        raise SystemExit(f"error: the probe took {peak_gb():.1f} GB for {given.dtype} features")
 
 
 def main() -> None:
@@ -119,8 +135,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=50_000, help="images at the paper's size")
     parser.add_argument("--C", type=float, default=1e-4)
     parser.add_argument("--tol", type=float, default=1e-3, help="duality gap, as a share of the objective")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of the features")
-    parser.add_argument("--kmeans", type=int, default=0, help="measure k-means of so many units instead")
+    parser.add_argument("--dtype", choices=MOST, help="of features, to measure time and memory at the paper's size")
+    parser.add_argument("--kmeans", type=int, default=0, help="measure k-means of so many units")
     given = parser.parse_args()
     print(f"{runs.device_name()}, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}\n")
     faces = data.load(f"toy-faces:{given.rows}", 32)
@@ -129,17 +145,15 @@ def main() -> None:
         return time_kmeans(faces, y, given.kmeans, given.C, given.tol)
     _, D = models.build("imagenet32", seed=1)
     batchnorm.recalibrate_batchnorm(D, faces.x[:2000])
+    if given.dtype:
+        return at_the_papers_size(D, faces.x, y, given)
     half = devices.find_precision("auto", torch.device("cpu")) == "bfloat16"
     shares = [time_extraction(D, faces.x[:1024], autocast) for autocast in sorted({False, half})]
     print("Extraction, as a share of the bare forward pass's speed:\n", pd.DataFrame(shares).round(2), "\n")
-    X = features.extract(D, faces.x, dtype=getattr(torch, given.dtype), autocast=half, progress=True)
-    n, f = min(SMALL[0], len(X)), SMALL[1]
+    n, f = min(SMALL[0], len(faces)), SMALL[1]
+    X = features.extract(D, faces.x[:n], autocast=half)[:, :f].contiguous()
     print(f"{n:,} x {f:,}, ten classes, C = {given.C:g}:")
-    print(against_liblinear(X[:n, :f].float().contiguous(), y[:n], given.C, given.tol).round(4).to_string(), "\n")
-    found = fit(X, y, given.C, given.tol)
-    gap = found["svm"].gap_.max()
-    print(f"{X.shape[0]:,} x {X.shape[1]:,}, ten classes, C = {given.C:g}, gap {gap:.1e} of the objective: "
-          f"{found['seconds']:.0f} s, {found['passes']} passes, peak memory {peak_gib():.1f} GiB")  # fmt: skip
+    print(against_liblinear(X, y[:n], given.C, given.tol).round(4).to_string())
 
 
 if __name__ == "__main__":
