@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lib.nets.batchnorm import device_of, to_inputs
-from lib.nets.models import Description
+from lib.nets.models import Description, require_fit
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -50,12 +50,15 @@ def extract(
 
     x is uint8 or float in [-1, 1]. layers: indices of D's convolutions from 0, by default all. D is in eval mode
     meanwhile (see `recalibrate_batchnorm`) and moves to `device`, by default stays where it is. autocast: convolve in
-    bfloat16. Raises ValueError for features that are not finite and for a layer or a grid that the net does not have.
+    bfloat16. Raises ValueError for features that are not finite, for a layer or a grid that the net does not have, and
+    for images of another size than its own, which it would convolve all the same.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype = {dtype}: features are one of {', '.join(map(str, DTYPES))}")
     if len(x) == 0 or batch_size < 1:
         raise ValueError(f"{len(x)} images in batches of {batch_size}: need at least one")
+    if description := getattr(D, "description", None):
+        require_fit(x, description.shape)
     D.to(device or device_of(D), memory_format=torch.channels_last)
     was_training = D.training
     D.eval()

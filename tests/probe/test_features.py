@@ -90,6 +90,8 @@ def test_errors_are_one_line(D, images):
         "cannot be pooled": {"grid": 5},
         "dtype": {"dtype": torch.int32},
         "0 images": {"x": images[:0]},
+        "images of .3, 64, 64. do not fit a net for .3, 32, 32.: change size": {"x": images.repeat(1, 1, 2, 2)},
+        "images of .1, 32, 32. do not fit": {"x": images[:, :1]},
     }.items():
         with pytest.raises(ValueError, match=match) as error:
             extract(D, **{"x": images} | arguments)
