@@ -157,6 +157,8 @@ def test_the_published_figures():
     assert figures.loc["others.cifar10.mindspore.310", "value"] == 78.2
     assert figures["criterion"].dropna().str.match(r"at (least|most)( -?[0-9.]+)?$").all()
     assert figures.loc[figures["mark"] == "?", "value"].isna().all(), "what is not verified is not printed"
+    nameless = ~figures["source"].str.contains(r"[12]\d{3}|report 00\d|github\.com/")
+    assert not nameless.any(), "whose figure it is can be looked up"
 
 
 def test_every_step_of_the_ladder_compares_trainings_of_one_seed():
