@@ -26,6 +26,7 @@ LEAST_TRAININGS = 3  # of values without an interval
 LEAST_DRAWS = 5  # of an interval over draws of labels
 DAMAGE = 5.0  # points that a JPEG copy of CIFAR-10 may cost a figure; others report up to 3.3
 OLDER, DAMAGED = "†", "‡"  # marks of a number: made by older code; measured on the JPEG copy of CIFAR-10
+NOT_EXACT = "not the exact CIFAR-10"  # in a note of a run on such a copy, as `probe.splits` says it
 VALUES = ["claim", "metric", "unit", "criterion", "level", "run", "value", "low", "high", "side", "why", "marks"]
 
 
@@ -80,6 +81,8 @@ def marks_of(table: pd.DataFrame) -> list[str]:
     older = table["code"].eq("older") if "code" in table else pd.Series(True, table.index)
     damaged = table["data"].fillna("").str.contains("cifar10.tar.gz", regex=False)
     damaged |= table["departs"].fillna("").str.contains("JPEG")
+    told = table["note"].fillna("").str.contains(NOT_EXACT, regex=False)
+    damaged |= table["run_id"].isin(table.loc[told, "run_id"])
     return [OLDER * a + DAMAGED * b for a, b in zip(older, damaged, strict=True)]
 
 

@@ -223,6 +223,11 @@ def record_accuracy(run: Run, metric: str, predicted, y_true, note: str = "", **
     run.record(metric, *(100 * value for value in share), note=note, **where)
 
 
+def record_images(run: Run, images: splits.Splits) -> None:
+    """Record how many images a probe was tested on, and what was told of its set: a lossy copy is known by this."""
+    run.record("images to be tested on", len(images.test), note="; ".join(images.learn.notes))
+
+
 def record_draws(run: Run, metric: str, table: pd.DataFrame, note: str = "", **where: str) -> None:
     """Record the mean accuracy over draws in percent, with its interval, and how many draws were degenerate."""
     worthless = int(table["degenerate"].sum())

@@ -8,16 +8,21 @@ import io
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 from sklearn.model_selection import train_test_split
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
-from lib.images import data
+from lib.images import data, packing
 from lib.images.data import ImageSet
-from lib.study import chance
+from lib.study import chance, paths
 
 DEVELOPMENT = "development"  # what a notebook calls the images set apart where it names a split
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+EXACT = (0.49139968, 0.48215841, 0.44653091)  # the mean of CIFAR-10's 50,000 training images, red, green and blue
+LOSSY = "not the exact CIFAR-10"  # begins what is said, and recorded, of a copy that has another
+COST = r"(?P<who>.+) minus (?P=who), (?P<copy>JPEG \d+): all labels"  # of the kept runs' metrics
 
 
 @dataclass(frozen=True)
@@ -44,9 +49,13 @@ def load(
 
     These are drawn class by class, whatever the seed of a run and its `limit`: at most so many of the others (0: all),
     evenly spaced. test: a split, or `development`. Raises ValueError where a split has no labels, and for a number of
-    images to set apart that leaves no class or no image.
+    images to set apart that leaves no class or no image. Of a copy of CIFAR-10 that is not the exact one this is said,
+    with what it costs, and stands in the notes of `learn`.
     """
     learn, left_out = _labelled(data_set, size, train)
+    if note := not_exact(learn):
+        packing.say(data_set, note)
+        learn = replace(learn, notes=(*learn.notes, note))
     own, apart = np.arange(len(learn)), np.arange(0)
     if development:
         if not len(learn.classes) <= development <= len(learn) - len(learn.classes):
@@ -73,6 +82,30 @@ def _labelled(data_set: str, size: int, split: str) -> tuple[ImageSet, int]:
     every = data.load(data_set, size, split)
     images = every.labelled()
     return images, len(every) - len(images)
+
+
+def not_exact(images: ImageSet) -> str:
+    """Say of 50,000 images of CIFAR-10's classes that these are not its own, and what the kept runs found that to cost.
+
+    Empty for the exact ones, and for other sets.
+    """
+    if images.classes != CIFAR10 or images.x.shape != (50_000, 3, 32, 32):
+        return ""
+    mean = images.x.numpy().mean((0, 2, 3), dtype=np.float64) / 255
+    if np.abs(mean - EXACT).max() < 1e-6:
+        return ""
+    own, exact = (", ".join(f"{value:.5f}" for value in values) for values in (mean, EXACT))
+    return f"{LOSSY}, its mean is {own} and not {exact}: {_cost_of_a_copy()}"
+
+
+def _cost_of_a_copy() -> str:
+    """Say what the kept runs found a lossy copy to cost, or which rows will find it."""
+    table = pd.read_csv(paths.TABLE, usecols=["metric", "value"])
+    found = table.join(table["metric"].str.extract(COST)).dropna(subset="who")
+    if found.empty:
+        return "rows pixels-jpeg and kmeans-jpeg of batches/cifar10.yaml measure what a lossy copy costs"
+    costs = ", ".join(f"{line.who} {line.value:.1f}" for line in found.itertuples())
+    return f"a copy saved as {found['copy'].iloc[0]} cost {costs} points of what the probe gets from all labels"
 
 
 def compress(images: ImageSet, quality: int) -> ImageSet:

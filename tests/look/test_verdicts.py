@@ -8,6 +8,7 @@ import pytest
 
 from lib.look import verdicts
 from lib.look.claims import Claim, Measure, Planted, load
+from lib.probe import splits
 from lib.study import paths
 from lib.study.tables import COLUMNS
 
@@ -238,6 +239,12 @@ def test_marks():
     ])  # fmt: skip
     assert verdicts.marks_of(table) == ["", "†‡", "‡", "", ""]
     assert verdicts.marks_of(table.drop(columns="code")) == ["†", "†‡", "†‡", "†", "†"], "not known: older"
+
+
+def test_a_run_on_a_copy_of_cifar10_is_marked_in_all_its_numbers():
+    told = {"run_id": "05-a", "note": f"{splits.LOSSY}, its mean is 0.5"}
+    lines = [line("b/s", 1) | {"run_id": "05-a"}, line("b/s", 2) | told, line("b/t", 1) | {"run_id": "05-b"}]
+    assert verdicts.marks_of(pd.DataFrame(lines).assign(code="")) == ["‡", "‡", ""]
 
 
 def test_untested_says_why():

@@ -1,12 +1,17 @@
 """The images of a probe: unlabelled ones left out and counted, some set apart, the same ones whatever is asked."""
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from lib.images import data
 from lib.images.data import ImageSet
-from lib.probe import splits
+from lib.probe import protocol, splits
+from lib.study import paths
+from lib.study.runs import Run
 
 
 @pytest.fixture
@@ -69,6 +74,55 @@ def test_choices_are_tested_on_the_images_set_apart(sets):
 def test_a_number_that_leaves_a_class_out_is_refused(sets, number):
     with pytest.raises(ValueError, match=f"development = {number}: of 90 training images of 3 classes"):
         splits.load("some", 4, development=number)
+
+
+@pytest.fixture(scope="module")
+def cifar10():
+    """50,000 images of CIFAR-10's classes whose mean is exact in 3 decimals only: 125, 123 and 114 of 255."""
+    colours = torch.tensor([[0, 0, 0], [250, 246, 228]], dtype=torch.uint8).repeat_interleave(25_000, 0)
+    x = colours[:, :, None, None].expand(-1, -1, 32, 32).contiguous()
+    return ImageSet("cifar10", x, torch.arange(50_000) % 10, splits.CIFAR10, notes=("packed",))
+
+
+def test_a_copy_of_cifar10_that_is_not_exact_is_said_with_its_cost(cifar10, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(data, "load", lambda name, size, split="train": cifar10 if split == "train" else cifar10[:50])
+    monkeypatch.setattr(paths, "TABLE", tmp_path / "table.csv")
+    told = "not the exact CIFAR-10, its mean is 0.49020, 0.48235, 0.44706 and not 0.49140, 0.48216, 0.44653: "
+    kept = {
+        "raw pixels: all labels": 41,
+        "trained D minus untrained D, JPEG 75: all labels": 12,
+        "k-means minus k-means, JPEG 75: few labels": 2,
+    }
+    measured = {
+        "trained D minus trained D, JPEG 75: all labels": 3.84,
+        "k-means minus k-means, JPEG 75: all labels": 3.06,
+    }
+    for lines, cost in (
+        (kept, "rows pixels-jpeg and kmeans-jpeg of batches/cifar10.yaml measure what a lossy copy costs"),
+        (
+            kept | measured,
+            "a copy saved as JPEG 75 cost trained D 3.8, k-means 3.1 points of what the probe gets from all labels",
+        ),
+    ):
+        pd.Series(lines, name="value").rename_axis("metric").to_csv(paths.TABLE)
+        found = splits.load("cifar10", 32, development=50)
+        assert found.learn.notes == ("packed", told + cost)
+        assert capsys.readouterr().err.count(told + cost) == 1, "said once"
+
+
+def test_exact_images_and_other_sets_are_no_copies(cifar10, monkeypatch):
+    assert splits.not_exact(cifar10) and not splits.not_exact(replace(cifar10, classes=("cat", "dog")))
+    assert not splits.not_exact(cifar10[:1000]) and not splits.not_exact(replace(cifar10, x=cifar10.x[..., :8]))
+    monkeypatch.setattr(splits, "EXACT", (125 / 255, 123 / 255, 114 / 255))
+    assert not splits.not_exact(cifar10)
+
+
+def test_what_was_told_of_the_images_is_recorded(sets):
+    run, found = Run("a", "b", {}), splits.load("some", 4)
+    protocol.record_images(run, replace(found, learn=replace(found.learn, notes=("one", "two"))))
+    assert [(line["metric"], line["value"], line["note"]) for line in run.metrics] == [
+        ("images to be tested on", 20, "one; two")
+    ]
 
 
 def test_jpeg_blurs_colour_and_keeps_brightness(sets):
