@@ -1,7 +1,8 @@
 """Choose which of a training's snapshots to keep, without test labels: long trainings get worse again.
 
 The rule: the one whose samples have the least Fréchet distance to real images that the GAN never saw, in the features
-of a small classifier of the training images' labels, or, where there are no labels, of a random convolutional net.
+of a small classifier of the training images' labels; or, where there are no labels, of a random convolutional net or,
+where one is named, of a judge of attributes.
 These distances compare snapshots of one training. They are no FID, which is defined by one Inception net, and compare
 with none.
 """
@@ -55,6 +56,16 @@ def fit_extractor(
     random = AttributeNet(["none"], some.x.shape[-1], some.x.shape[1], NDF, own)
     batchnorm.recalibrate_batchnorm(random.body, some.x[:1280])
     return Extractor(random.eval())
+
+
+def extractor_of(net: str) -> Extractor:
+    """Return the features of the judge of attributes that came with a net: one and the same for all trainings of a set.
+
+    It learned from labels, where the training's own images have none. Raises ValueError where none came with the net.
+    """
+    if "attributes" not in (came := judges.beside(net)):
+        raise ValueError(f"features = {net}: no judge of attributes came with this net: faces has one")
+    return Extractor(came["attributes"])
 
 
 def least_held_out(size: int) -> int:

@@ -4,6 +4,7 @@ Which attributes a sample has is told by a judge (`nets.judges`) or, where nobod
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,11 @@ from torch import Tensor
 from lib.images import data
 from lib.images.data import ImageSet
 from lib.internals import fidelity, latent
-from lib.nets import judges
+from lib.nets import judges, weights
 from lib.nets.judges import AttributeNet, tell
-from lib.nets.models import Generator
-from lib.study import chance
+from lib.nets.models import Discriminator, Generator
+from lib.study import chance, paths
+from lib.study.chance import Interval
 
 LAID = 4000  # images at most that the judge of overlays learns from, and as many overlays of them
 
@@ -121,6 +123,12 @@ def fit_judges(
     return {"attributes": judge, "overlays": whole}
 
 
+def save(path: Path, G: Generator, D: Discriminator, record: dict, came: Mapping[str, AttributeNet]) -> None:
+    """Write a net with its judges beside it (`judges.beside`), to be shipped together."""
+    tensors, about = judges.packed(came)
+    weights.save_net(path, G, D, record | about, tensors)
+
+
 def concepts(sum_: str, names: Sequence[str]) -> tuple[dict[str, dict[str, bool]], dict[str, bool]]:
     """Read a sum such as "glasses > not male": carry glasses from men over to women (paper, Fig. 7).
 
@@ -159,23 +167,64 @@ def having(net: AttributeNet, images: Tensor, wanted: Mapping[str, bool]) -> Ten
     return ((tell(net, images)[:, columns] > 0.5) == torch.tensor(list(wanted.values()))).all(1)
 
 
-def verdicts(images: Tensor, came: Mapping[str, AttributeNet], wanted: Mapping[str, bool]) -> dict[str, Tensor]:
-    """Return what each judge says of images (N, nc, S, S), four of (N,) bool.
+def verdicts(
+    images: Tensor, came: Mapping[str, AttributeNet], wanted: Mapping[str, bool], D: Discriminator, worth: Tensor
+) -> dict[str, Tensor]:
+    """Return what each judge says of images (N, nc, S, S), four of (N,) bool and one number each.
 
-    works: the attributes are as wanted. single: it is one photograph and no overlay. face: a detector finds one.
+    works: the attributes are as wanted. single: it is one photograph and no overlay. face: a detector finds one. rank:
+    the share of samples, to which D answered `worth` (M,), that it finds worse.
     """
     works, single = having(came["attributes"], images, wanted), tell(came["overlays"], images)[:, 0] < 0.5
-    return {"works": works, "single": single, "works and is single": works & single, "face": fidelity.has_face(images)}
+    told = {"works": works, "single": single, "works and is single": works & single}
+    with torch.no_grad():
+        rank = (D(images)[:, None] > worth).float().mean(1).cpu()
+    return told | {"face": fidelity.has_face(images), "rank": rank}
 
 
-def blind(first: Tensor, second: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Put pairs of images side by side, in an order drawn by lot: two of (n, ...) -> (2 n, ...), (n,) bool.
+def angle(images: Tensor, judge: AttributeNet, yaw: str = "") -> Tensor:
+    """Tell where heads look, from -1, the image's left, to 1, its right: images (N, nc, S, S) -> (N,).
 
-    The second value tells where the first of a pair is at the left.
+    By the judge where it learned such an attribute, called yaw; else by a detector.
     """
+    return tell(judge, images)[:, judge.names.index(yaw)] * 2 - 1 if yaw else fidelity.turned(images)
+
+
+def angles(ways: Mapping[str, Tensor], judge: AttributeNet, yaw: str = "") -> pd.DataFrame:
+    """Tell where heads look along ways (pairs, steps, nc, S, S) each: a row for each (way, pair), a column a place."""
+    told = {way: angle(x.flatten(0, 1), judge, yaw).view(x.shape[:2]).numpy() for way, x in ways.items()}
+    frames = {way: pd.DataFrame(rows).rename_axis("place", axis=1) for way, rows in told.items()}
+    return pd.concat(frames, names=["way", "pair"])
+
+
+def sides(angles: Tensor) -> list[Tensor]:
+    """Return the rows of those that surely look to the left, and to the right: angles (N,) -> two of (n,) int64."""
+    right = pd.DataFrame({"right": (angles.numpy() + 1) / 2})
+    return [exemplars(right, {"right": side}, 0) for side in (False, True)]
+
+
+def blind(first: Tensor, second: Tensor, most: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Put pairs of images side by side, in an order drawn by lot: (n, ...), (m, ...) -> (2 pairs, ...), (pairs,) bool.
+
+    Of the longer ones as many as there are pairs, `most` at most. The second value tells where the first of a pair is
+    at the left.
+    """
+    first, second = (images[: min(most, len(first), len(second))].cpu() for images in (first, second))
     at_left = torch.rand(len(first), generator=generator) < 0.5
     pairs = torch.stack([first, second], 1)
     return torch.where(at_left.view(-1, *[1] * (first.dim())), pairs, pairs.flip(1)).flatten(0, 1), at_left
+
+
+def marks_of(run_id: str, board: str) -> str:
+    """Return how data/marks.csv has an eye mark a board that a run drew, L or R for each pair; empty: none looked."""
+    told = pd.read_csv(paths.ROOT / "data" / "marks.csv")
+    return "".join(told["marks"][(told["run"] == run_id) & (told["board"] == board)])
+
+
+def agreed(run_id: str, orders: Mapping[str, Tensor]) -> dict[str, Interval]:
+    """Return on how many pairs of a run's boards an eye agrees, by board: those that nobody marked are left out."""
+    marks = {board: marks_of(run_id, board) for board in orders}
+    return {board: chance.interval_of_share(hits_of(told, orders[board])) for board, told in marks.items() if told}
 
 
 def hits_of(marks: str, at_left: Tensor) -> list[bool]:

@@ -2,7 +2,8 @@
 
 D is a partial judge. OpenCV ships a cascade for frontal faces (Viola and Jones 2001) that nobody here made: it looks
 for eyes, nose and mouth by the light and dark around them, at their places. What it misses in real faces, and finds
-where there is none, has to stand beside its counts.
+where there is none, has to stand beside its counts. Another one finds faces that look to the left, and tells left from
+right by what it finds in the mirror image.
 
 Distances between sets of images need features, and compare only within one net's. `gan.selection` trains its own for
 each training; here each set of images has one extractor, rebuilt from a seed, whichever training is asked about.
@@ -24,8 +25,8 @@ from lib.images.data import ImageSet
 from lib.nets import batchnorm
 from lib.nets.judges import AttributeNet
 
-CASCADE = "haarcascade_frontalface_alt.xml"
-SIDE = 128  # pixels that an image is enlarged to: a small face has to cover the cascade's window of 20 several times
+FRONTAL, PROFILE = "haarcascade_frontalface_alt.xml", "haarcascade_profileface.xml"
+SIDE = 128  # pixels that an image is enlarged to: a small face has to cover a cascade's window of 20 several times
 LEAST = 64  # pixels of it that a face covers at least
 STEP = 1.05  # from one size that is looked for to the next
 FACE, CLEAR = 3, 20  # neighbouring finds that make a face, and one that leaves little doubt
@@ -39,8 +40,15 @@ NEAR = 3  # neighbours of a feature vector: how far its images reach (Kynkäänn
 
 
 @cache
-def _cascade() -> cv2.CascadeClassifier:
-    return cv2.CascadeClassifier(cv2.data.haarcascades + CASCADE)
+def _cascade(file: str) -> cv2.CascadeClassifier:
+    return cv2.CascadeClassifier(cv2.data.haarcascades + file)
+
+
+def _enlarge(images: Tensor) -> np.ndarray:
+    """Return images (N, nc, S, S), uint8 or in [-1, 1], as a cascade takes them: grey bytes (N, SIDE, SIDE)."""
+    x = data.to_float(images.detach().cpu()).add(1).mul(127.5)
+    grey = x if x.shape[1] == 1 else (x * torch.tensor(GREY)[:, None, None]).sum(1, keepdim=True)
+    return F.interpolate(grey, (SIDE, SIDE), mode="bicubic").round().clamp(0, 255).to(torch.uint8).squeeze(1).numpy()
 
 
 def has_face(images: Tensor, agreeing: int = FACE) -> Tensor:
@@ -48,11 +56,27 @@ def has_face(images: Tensor, agreeing: int = FACE) -> Tensor:
 
     (N, nc, S, S), uint8 or in [-1, 1] -> (N,) bool, on the CPU.
     """
-    x = data.to_float(images.detach().cpu()).add(1).mul(127.5)
-    grey = x if x.shape[1] == 1 else (x * torch.tensor(GREY)[:, None, None]).sum(1, keepdim=True)
-    large = F.interpolate(grey, (SIDE, SIDE), mode="bicubic").round().clamp(0, 255).to(torch.uint8).squeeze(1).numpy()
-    finds = (_cascade().detectMultiScale(image, STEP, agreeing, minSize=(LEAST, LEAST)) for image in large)
+    look = _cascade(FRONTAL).detectMultiScale
+    finds = (look(image, STEP, agreeing, minSize=(LEAST, LEAST)) for image in _enlarge(images))
     return torch.tensor([len(found) > 0 for found in finds], dtype=torch.bool)
+
+
+def looks_left(images: Tensor) -> Tensor:
+    """Count the finds that agree best on a face in profile that looks to the left: (N, nc, S, S) -> (N,); 0: none."""
+    look = _cascade(PROFILE).detectMultiScale2
+    counts = (look(image, STEP, 1, minSize=(LEAST, LEAST))[1] for image in _enlarge(images))
+    return torch.tensor([max(agreeing, default=0) for agreeing in counts])
+
+
+def turned(images: Tensor) -> Tensor:
+    """Tell where faces look, from -1, the image's left, to 1, its right: (N, nc, S, S) -> (N,), on the CPU.
+
+    What the mirror image has more of finds in profile than the image, of both and CLEAR more, so that a few finds say
+    little. 0: neither has any, as where a face looks ahead, or both have as many. A mirror image has the opposite
+    answer, whatever it shows: how often the answer is right is another matter.
+    """
+    left, right = looks_left(images), looks_left(images.flip(-1))
+    return (right - left) / (right + left + CLEAR)
 
 
 def tiles(size: int) -> Tensor:

@@ -7,8 +7,11 @@ shell on which high-dimensional priors lie, so the spherical way stands beside i
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
+from scipy import stats
 from torch import Tensor
 
 from lib.nets.devices import device_of
@@ -96,13 +99,10 @@ def neighbours(y: Tensor, generator: torch.Generator, radius: float = 0.25, n: i
     return y + noise.to(y)
 
 
-def turn(left: Tensor, right: Tensor, steps: int, beyond: float = 0.0) -> Tensor:
-    """Interpolate along the turn vector between two concepts' averages (paper, Fig 8): (n, nz), (n, nz) -> (steps, nz).
-
-    beyond: how far past each average to go, as a share of the vector between them.
-    """
-    t = torch.linspace(-beyond, 1 + beyond, steps, device=left.device)
-    return lerp(left.mean(0), right.mean(0), t)
+@torch.no_grad()
+def board(G: Generator, y: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw y (nz,) among its neighbours, as a board of 3 x 3: (9, nc, size, size)."""
+    return G(neighbours(y, generator))
 
 
 def controls(z: Tensor, picked: Sequence[Sequence[Tensor]], n: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -120,12 +120,47 @@ def controls(z: Tensor, picked: Sequence[Sequence[Tensor]], n: int, generator: t
     return {"random direction": along, "shuffled concept": third + shuffled}
 
 
-def turns(G: Generator, z: Tensor, left: Tensor, right: Tensor, steps: int, n: int = 4) -> Tensor:
-    """Draw the way from each n rows of z to n others (paper, Fig 8: four looking left, four right).
+def turn(left: Tensor, right: Tensor, start: Tensor, steps: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Return ways that should turn heads from left to right, and one that should not (paper, Fig 8).
 
-    left (k,), right (l,) -> (pairs, steps, nc, size, size), as many pairs as there are whole groups on both sides.
+    left, right: averages of samples that look there; start: samples; (pairs, nz) each -> (pairs, steps, nz) each. From
+    average to average; the turn vector, from the one average to the other, taken from a sample to begin with and added
+    to it in the end; and the same with a random direction as long.
     """
-    pairs = min(len(left), len(right)) // n
-    ways = zip(left[: pairs * n].split(n), right[: pairs * n].split(n), strict=True)
-    with torch.no_grad():
-        return torch.stack([G(turn(z[a], z[b], steps)) for a, b in ways])
+    vector = right - left
+    anywhere = F.normalize(torch.randn(vector.shape, generator=generator), dim=1).to(vector)
+    anywhere *= vector.norm(dim=1, keepdim=True)
+    ends = {
+        "turn": (left, right),
+        "turn added to samples": (start - vector, start + vector),
+        "random direction added to samples": (start - anywhere, start + anywhere),
+    }
+    t = torch.linspace(0, 1, steps, device=left.device)[:, None]
+    return {way: torch.lerp(a[:, None], b[:, None], t) for way, (a, b) in ends.items()}
+
+
+@torch.no_grad()
+def turns(
+    G: Generator, z: Tensor, left: Tensor, right: Tensor, steps: int, seed: int, n: int = 4, most: int = 20
+) -> dict[str, Tensor]:
+    """Draw the ways of `turn` between averages of n rows of z each (paper, Fig 8: four looking left, four right).
+
+    left (k,), right (l,) -> (pairs, steps, nc, size, size) each, as many pairs as there are whole groups on both sides,
+    `most` at most.
+    """
+    pairs = min(len(left) // n, len(right) // n, most)
+    means = (z[rows[: pairs * n]].unflatten(0, (pairs, n)).mean(1) for rows in (left, right))
+    generator = torch.Generator().manual_seed(chance.stream(seed, "turn"))
+    ways = turn(*means, points(G, pairs, seed, "turned"), steps, generator)
+    return {name: torch.stack([G(way) for way in of_pairs]) for name, of_pairs in ways.items()}
+
+
+def rising(along: ArrayLike) -> np.ndarray:
+    """Return Spearman's rank correlation of what is measured along a way with the place: (ways, steps) -> (ways,).
+
+    1: it rises all the way; 0 where it does not change at all.
+    """
+    ranks = stats.rankdata(along, axis=1)
+    ranks, place = ranks - ranks.mean(1, keepdims=True), np.arange(ranks.shape[1]) - (ranks.shape[1] - 1) / 2
+    length = np.linalg.norm(ranks, axis=1) * np.linalg.norm(place)
+    return (ranks * place).sum(1) / np.where(length, length, 1)

@@ -6,7 +6,7 @@ from torch import nn
 from torchmetrics.image import fid
 
 from lib.gan import selection
-from lib.nets import models, weights
+from lib.nets import judges, models, weights
 
 
 class StandIn(nn.Module):
@@ -39,3 +39,25 @@ def test_inceptions_features_take_the_extractors_place(tmp_path, monkeypatch):
         {7: tmp_path / "net.safetensors"}, x, torch.tensor([1, 3]), nn.Identity(), 0, "inception.pth"
     )
     assert found.to_dict() == {7: pytest.approx(2048 * 27**2)}
+
+
+def test_a_judge_that_came_with_a_net_gives_the_features(tmp_path):
+    """The means of its last maps, before any of its attributes is told, for images of another size, too."""
+    judge = judges.AttributeNet(["smiling"], 16, 3, 4, seed=0).eval()
+    judge.accuracy = {"smiling": 1.0}
+    tensors, about = judges.packed({"attributes": judge})
+    G, D = models.build("tutorial64", size=16, ngf=4, ndf=4)
+    weights.save_net(tmp_path / "net.safetensors", G, D, about, tensors)
+    found = selection.extractor_of(str(tmp_path / "net.safetensors"))
+    x = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = judge.body.activations(x * 2 - 1)[-1].mean((2, 3))
+        torch.testing.assert_close(found(x), expected, rtol=1e-2, atol=1e-3)  # a net's file is in half precision
+        assert found.num_features == expected.shape[1] == found(torch.rand(3, 3, 32, 32)).shape[1]
+
+
+def test_a_net_without_a_judge_gives_no_features(tmp_path):
+    G, D = models.build("tutorial64", size=16, ngf=4, ndf=4)
+    weights.save_net(tmp_path / "net.safetensors", G, D, {})
+    with pytest.raises(ValueError, match="net.safetensors: no judge of attributes came with this net: faces has one"):
+        selection.extractor_of(str(tmp_path / "net.safetensors"))

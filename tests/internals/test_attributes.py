@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lib.images import data
+from lib.images.faces import Face, paint_face
 from lib.internals import attributes
 from lib.nets import judges, models
 
@@ -104,26 +105,61 @@ def test_both_judges_of_sums_learn_and_say_how_well(taught):
     assert min((came["attributes"].accuracy | came["overlays"].accuracy).values()) > 0.7
     assert list(came["overlays"].accuracy) == ["single", "overlay"]
     laid = attributes.overlays(x, 50, 3, torch.Generator().manual_seed(1))
+    worth = torch.tensor([-0.9, -0.5, 0.0, 0.5])
+
+    def D(x):
+        return x.mean((1, 2, 3))
+
     for some, single in ((data.to_float(x[:50]), 0.85), (data.to_float(laid), 0.4)):
-        told = attributes.verdicts(some, came, {"bright": True})
+        told = attributes.verdicts(some, came, {"bright": True}, D, worth)
         assert (told["single"].float().mean() > single) == (single > 0.5)
         assert torch.equal(told["works and is single"], told["works"] & told["single"])
         assert told["face"].float().mean() < 0.1
-    assert (attributes.verdicts(data.to_float(x), came, {"bright": True})["works"].numpy() == truth[:, 0]).mean() > 0.9
+        assert told["rank"].tolist() == [sum(level > answer for answer in worth).item() / 4 for level in D(some)]
+    found = attributes.verdicts(data.to_float(x), came, {"bright": True}, D, worth)["works"]
+    assert (found.numpy() == truth[:, 0]).mean() > 0.9
 
 
 def test_pairs_are_shown_blindly_and_marks_scored():
     first, second = torch.arange(40.0), 100 + torch.arange(40.0)
-    board, at_left = attributes.blind(first[:, None], second[:, None], torch.Generator().manual_seed(0))
+    board, at_left = attributes.blind(first[:, None], second[:, None], 50, torch.Generator().manual_seed(0))
     left, right = board[:, 0].view(40, 2).T
     assert torch.equal(torch.where(at_left, left, right), first) and torch.equal(
         torch.where(at_left, right, left), second
     )
     assert 8 < at_left.sum() < 32
+    board, order = attributes.blind(first, second[:7], 5, torch.Generator().manual_seed(0))
+    assert len(board) == 10 and torch.equal(order, at_left[:5]), "the same lot for each pair, however many there are"
     assert attributes.hits_of("LRL", torch.tensor([True, True, False])) == [True, False, False]
     for marks in ("LR", "LRX"):
         with pytest.raises(ValueError, match=f"marks '{marks}' for 3 pairs: give one L or R for each"):
             attributes.hits_of(marks, torch.tensor([True, True, False]))
+
+
+def test_marks_belong_to_one_board_of_one_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(attributes.paths, "ROOT", tmp_path)
+    (tmp_path / "data").mkdir()
+    lines = ["run,board,marks,looked", "a-1,sums,LLR,who", "a-1,turn,RRR,who", "a-2,sums,RL,who"]
+    (tmp_path / "data" / "marks.csv").write_text("\n".join(lines))
+    assert attributes.marks_of("a-2", "sums") == "RL" and attributes.marks_of("a-2", "turn") == ""
+    order = torch.tensor([True, False, False])
+    found = attributes.agreed("a-1", {"sums": order, "turn": order, "other": order})
+    assert {board: round(3 * share.mean) for board, share in found.items()} == {"sums": 2, "turn": 2}
+    with pytest.raises(ValueError, match="2 marks 'RL' for 3 pairs"):
+        attributes.agreed("a-2", {"sums": order})
+
+
+def test_who_looks_where():
+    """Told by a judge that knows the angle, or by the detector; sure is what lies beyond 0.6 either way."""
+    assert [rows.tolist() for rows in attributes.sides(torch.tensor([-0.7, 0.5, 0.7, -0.5, 0, 1]))] == [[0], [2, 5]]
+    judge = judges.AttributeNet(["smiling", "yaw"], 16, 3, 4, 0).eval()
+    x = torch.rand(5, 3, 16, 16) * 2 - 1
+    torch.testing.assert_close(attributes.angle(x, judge, "yaw"), judges.tell(judge, x)[:, 1] * 2 - 1)
+    faces = torch.from_numpy(np.stack([paint_face(Face(yaw=yaw), 64) for yaw in (-1, 1)]))
+    assert attributes.angle(faces, judge).sign().tolist() == [-1, 1]
+    found = attributes.angles({"there": faces[None], "back": faces.flip(0)[None]}, judge)
+    assert np.sign(found.to_numpy()).tolist() == [[-1, 1], [1, -1]] and found.columns.name == "place"
+    assert found.index.tolist() == [("there", 0), ("back", 0)]
 
 
 def test_the_papers_sum_written_out():
@@ -177,6 +213,11 @@ def test_a_set_that_does_not_know_what_is_asked():
         attributes.require(a_set([0, 0], ("all",)), ["smiling"])
     with pytest.raises(ValueError, match="^male: an attribute is named twice"):
         attributes.require(images, ["male", "smiling", "male"])
+
+
+def test_judges_cannot_learn_from_images_that_nobody_labelled():
+    with pytest.raises(ValueError, match="photos does not know smiling, male: it has no labels; name another set"):
+        attributes.fit_judges(a_set([0] * 20, ("all",)), ["smiling", "male"], "", 1, 3, seed=0)
 
 
 def test_what_a_judge_learns_written_out():

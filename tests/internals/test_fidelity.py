@@ -9,7 +9,7 @@ from sklearn.datasets import load_sample_image
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from lib.images import data
-from lib.images.faces import draw_faces
+from lib.images.faces import Face, draw_faces, paint_face
 from lib.internals import fidelity
 
 
@@ -39,6 +39,23 @@ def test_a_small_face_does_not_count(hopper):
     small = torch.full((1, 3, 256, 256), 128, dtype=torch.uint8)
     small[:, :, 96:160, 96:160] = hopper
     assert not fidelity.has_face(small).any()
+
+
+def test_drawn_faces_are_told_to_look_where_they_were_drawn_to():
+    """Yaw is positive to the image's right. Frontal faces are mirror images of themselves, but for the light."""
+    x = torch.from_numpy(np.stack([paint_face(Face(yaw=yaw), 64) for yaw in (-1, -0.5, 0, 0.5, 1)]))
+    told = fidelity.turned(x)
+    assert told[0] < told[1] < -0.3 < abs(told[2]) < 0.1 and told[4] > told[3] > 0.3
+    torch.testing.assert_close(fidelity.turned(x.flip(-1)), -told)
+    torch.testing.assert_close(fidelity.turned(data.to_float(x)), told, atol=0.05, rtol=0)
+    assert fidelity.turned(torch.zeros(1, 3, 64, 64)).tolist() == [0]
+
+
+def test_what_few_finds_say_is_little(monkeypatch):
+    """20 of 20 finds to one side are half an answer, 5 of 5 a fifth; 30 against 10 a third."""
+    finds = iter([torch.tensor([0, 5, 10]), torch.tensor([20, 0, 30])])
+    monkeypatch.setattr(fidelity, "looks_left", lambda images: next(finds))
+    torch.testing.assert_close(fidelity.turned(torch.zeros(3, 3, 8, 8)), torch.tensor([0.5, -0.2, 1 / 3]))
 
 
 def test_tiles_are_the_photographs_in_reading_order():

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from scipy.spatial import geometric_slerp
 
 from lib.internals import latent
@@ -96,14 +97,6 @@ def test_neighbours_surround_the_sum(stops):
     assert 0.2 < (board - stops[0]).abs().max() <= 0.25 + 1e-6
 
 
-def test_turn_goes_from_mean_to_mean(stops):
-    path = latent.turn(stops[:2], stops[2:], 5)
-    torch.testing.assert_close(path[0], stops[:2].mean(0))
-    torch.testing.assert_close(path[-1], stops[2:].mean(0))
-    longer = latent.turn(stops[:2], stops[2:], 7, beyond=0.25)
-    torch.testing.assert_close(longer[3], path[2])
-
-
 def test_errors(stops):
     with pytest.raises(ValueError, match="unknown way 'cubic': choose one of linear, spherical"):
         latent.walk(stops, 5, "cubic")
@@ -138,11 +131,47 @@ def test_controls_are_as_long_as_the_sum_and_do_not_know_the_concept():
     assert shuffled[:, 0].abs().max() <= 1 and shuffled[:, 0].mean().abs() < 0.1 < shuffled[:, 0].std()
 
 
+def test_a_board_shows_the_sum_in_its_middle(stops):
+    G, _ = models.build("tutorial64", size=16, ngf=4, ndf=4)
+    drawn = latent.board(G.eval(), stops[0], torch.Generator().manual_seed(0))
+    assert drawn.shape == (9, 3, 16, 16) and not drawn.requires_grad
+    torch.testing.assert_close(drawn[4], G(stops[:1])[0].detach())
+
+
+def test_turns_written_out():
+    left, right, start = torch.tensor([[0.0, 0]]), torch.tensor([[3.0, 4]]), torch.tensor([[10.0, 20]])
+    ways = latent.turn(left, right, start, 3, torch.Generator().manual_seed(0))
+    assert ways["turn"].tolist() == [[[0, 0], [1.5, 2], [3, 4]]]
+    assert ways["turn added to samples"].tolist() == [[[7, 16], [10, 20], [13, 24]]]
+    random = ways["random direction added to samples"]
+    torch.testing.assert_close(random[:, 1], start)
+    torch.testing.assert_close((random[0, 2] - random[0, 1]).norm(), torch.tensor(5.0))
+
+
 def test_turns_go_from_each_group_of_four_to_another():
     G, _ = models.build("tutorial64", size=16, ngf=4, ndf=4)
     z, left, right = torch.randn(20, 100), torch.arange(9), torch.arange(9, 20)
-    ways = latent.turns(G.eval(), z, left, right, 3)
-    assert ways.shape == (2, 3, 3, 16, 16)
+    ways = latent.turns(G.eval(), z, left, right, 3, seed=0)
+    assert {some.shape for some in ways.values()} == {(2, 3, 3, 16, 16)}
     with torch.no_grad():
-        torch.testing.assert_close(ways[1, 0], G(z[4:8].mean(0, keepdim=True))[0])
-        torch.testing.assert_close(ways[1, 2], G(z[13:17].mean(0, keepdim=True))[0])
+        torch.testing.assert_close(ways["turn"][1, 0], G(z[4:8].mean(0, keepdim=True))[0])
+        torch.testing.assert_close(ways["turn"][1, 2], G(z[13:17].mean(0, keepdim=True))[0])
+        middle = G(latent.points(G, 2, 0, "turned"))
+    torch.testing.assert_close(ways["turn added to samples"][:, 1], middle, atol=1e-4, rtol=0)
+    assert len(latent.turns(G, z, left, right, 3, seed=0, most=1)["turn"]) == 1
+
+
+def test_random_directions_of_turns_point_anywhere():
+    left, right = torch.zeros(400, 10), torch.zeros(400, 10)
+    right[:, 0] = 2
+    added = latent.turn(left, right, left, 2, torch.Generator().manual_seed(0))
+    added = added["random direction added to samples"][:, 1]
+    torch.testing.assert_close(added.norm(dim=1), torch.full((400,), 2.0))
+    assert added.mean(0).abs().max() < 0.15
+
+
+def test_what_rises_is_told_by_scipys_rank_correlation():
+    along = np.random.default_rng(0).integers(0, 4, (20, 9)).astype(float)
+    expected = [stats.spearmanr(way, np.arange(9)).statistic for way in along]
+    np.testing.assert_allclose(latent.rising(along), expected)
+    assert latent.rising(np.array([[1.0, 2, 5], [0, 0, 0], [3, 2, 1]])).tolist() == pytest.approx([1, 0, -1])

@@ -199,6 +199,13 @@ def test_find_net(tmp_path, monkeypatch):
     assert weights.find_net("run:x") == tmp_path / "x" / "net.safetensors"
 
 
+def test_a_net_of_the_study_that_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "NETS", tmp_path)
+    (tmp_path / "digits.safetensors").touch()
+    with pytest.raises(ValueError, match="unknown net 'faces': give one of .*digits.*run:ID or a path"):
+        weights.find_net("faces")
+
+
 @pytest.mark.parametrize("path", sorted(paths.NETS.glob("*.safetensors")), ids=lambda p: p.stem)
 def test_shipped_nets(path):
     assert path.stat().st_size <= weights.LARGEST
