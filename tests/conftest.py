@@ -1,8 +1,15 @@
-"""What tests of several rooms begin from."""
+"""What tests of several rooms begin from, and in which order they run."""
 
 import pytest
 
 from lib.study import paths
+
+LONG = ("test_every_parameter_through_the_engine", "test_the_road_from_photographs_to_pictures", "test_nbval")
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with those that take longest, so that no process is left alone with one of them at the end."""
+    items.sort(key=lambda item: [item.name.startswith(name) for name in LONG], reverse=True)
 
 
 @pytest.fixture

@@ -169,7 +169,7 @@ def test_batch_files_are_valid(path):
 def test_nbval(name, tmp_path):
     """Run a notebook as it is stored and compare the outputs of its checked cells."""
     command = [
-        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--nbval-lax",
+        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "nbval.plugin", "--nbval-lax",
         "--nbval-current-env", "--nbval-cell-timeout", "120", paths.NOTEBOOKS / f"{name}.ipynb",
     ]  # fmt: skip
     done = subprocess.run(
@@ -177,7 +177,7 @@ def test_nbval(name, tmp_path):
         capture_output=True,
         text=True,
         cwd=paths.ROOT,
-        env=os.environ | {"STUDY_RUNS": str(tmp_path)},
+        env=os.environ | {"STUDY_RUNS": str(tmp_path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
     )
     assert done.returncode == 0, done.stdout[-6000:]
     assert [*tmp_path.glob(f"{name}-*/metrics.json")]
