@@ -141,7 +141,7 @@ def main_lines(table: pd.DataFrame, whole: bool = False) -> pd.DataFrame:
         | {name: figure.get(at, nan) for name, at in zip(LABELS, places, strict=True)}
         for who, places in CITED.items()
     ]
-    records = records_of(table)
+    records = verdicts.records_of(table)
     others = [line for line in _exact_lines(records) if whole and line not in MEASURED.values()]
     for who, line in (MEASURED | {f"here: {line}": line for line in others}).items():
         measured = {name: records[f"{line}: {name}"] for name in LABELS if f"{line}: {name}" in records}
@@ -152,12 +152,6 @@ def main_lines(table: pd.DataFrame, whole: bool = False) -> pd.DataFrame:
             values = {name: record["value"] for name, record in measured.items()}
             found.append({"who": who, "images": images, "marks": marks} | values)
     return pd.DataFrame(found).sort_values(["all labels", "few labels"], ascending=False, ignore_index=True)
-
-
-def records_of(table: pd.DataFrame) -> dict[str, dict]:
-    """Return the lines of a table by BATCH/ROW: METRIC, with their marks."""
-    names = claims.runs_of(table) + ": " + table["metric"]
-    return dict(zip(names, table.assign(marks=verdicts.marks_of(table)).to_dict("records"), strict=True))
 
 
 def _exact_lines(records: dict[str, dict]) -> list[str]:
@@ -204,24 +198,13 @@ BARS = {
 }
 
 
-def courses(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the accuracies of snapshots on CIFAR-10 that notebook 12 recorded: a table's lines, and three columns.
-
-    labels, one of LABELS; minibatches; recipe, which a training's seeds and lengths share.
-    """
-    own = table[table["notebook"].eq("12_snapshots") & table["data"].eq("cifar10")]
-    at = own["metric"].str.extract(r"(?P<labels>\w+ labels), after (?P<minibatches>[\d,]+) minibatches").dropna()
-    at["minibatches"] = at["minibatches"].str.replace(",", "").astype(int)
-    return own.join(at.assign(recipe=own["departs"].str.replace(r".* epochs, ", "", regex=True)), how="inner")
-
-
 def show_courses(table: pd.DataFrame) -> Figure:
     """Draw accuracy over updates for every training that notebook 12 probed, one colour per recipe, BARS as lines.
 
     A diamond is the probe of a training's end with all labels that are not set apart.
     """
     figure, axes = plt.subplots(1, 2, figsize=(10, 5.5), layout="constrained")
-    known, records, drawn = courses(table), records_of(table), {}
+    known, records, drawn = claims.courses(table), verdicts.records_of(table), {}
     recipes = known["recipe"].unique()
     figures = claims.published()["value"].to_dict() | {name: record["value"] for name, record in records.items()}
     colours = dict(zip(recipes, sns.color_palette("colorblind", len(recipes)), strict=True))

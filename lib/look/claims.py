@@ -192,3 +192,29 @@ def probed(side: str, labels: str) -> str:
     if updates:
         return f"lift/{row}-snapshots: {labels}, after {int(updates):,} minibatches"
     return f"lift/{row}-probe: trained D: {labels}"
+
+
+def courses(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the accuracies of snapshots on CIFAR-10 that notebook 12 recorded: a table's lines, and three columns.
+
+    labels, one of LABELS; minibatches; recipe, which a training's seeds and lengths share.
+    """
+    own = table[table["notebook"].eq("12_snapshots") & table["data"].eq("cifar10")]
+    at = own["metric"].str.extract(r"(?P<labels>\w+ labels), after (?P<minibatches>[\d,]+) minibatches").dropna()
+    at["minibatches"] = at["minibatches"].str.replace(",", "").astype(int)
+    return own.join(at.assign(recipe=own["departs"].str.replace(r".* epochs, ", "", regex=True)), how="inner")
+
+
+def over_seeds(table: pd.DataFrame, batch: str, metrics: list[str]) -> pd.DataFrame:
+    """Return each setting of a batch over its seeds as "mean (least to largest)": settings by metrics.
+
+    One seed has no range, and what was not measured is empty. A setting's rows are named SETTING-SEED, or
+    SETTING-SEED-WHAT where another notebook measures them.
+    """
+    lines = table[(table["batch"] == batch) & table["metric"].isin(metrics)].copy()
+    lines["setting"] = lines["row"].str.replace(r"-\d+(-[a-z]+)?$", "", regex=True)
+    spread = lines.groupby(["setting", "metric"])["value"].agg(["mean", "min", "max", "size"])
+    told = [f"{s.mean:.2f}" + f" ({s.min:.2f} to {s.max:.2f})" * (s.size > 1) for s in spread.itertuples(index=False)]
+    seeds = spread["size"].groupby("setting").max().rename("seeds")
+    shown = pd.Series(told, spread.index, dtype=object).unstack("metric").reindex(columns=list(metrics)).fillna("")
+    return pd.concat([seeds, shown], axis=1)

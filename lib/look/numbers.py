@@ -32,7 +32,6 @@ SEEDS = [
      ["trained D: few labels", "trained D: all labels", "Fréchet distance to held-out images"]),
 ]  # fmt: skip
 
-
 # Runs whose records name a published figure that is not theirs: house numbers have no smile and no glasses, and the
 # authors' D has 3 x 3 kernels, not report 000's.
 NOT_BESIDE = {"authors/svhn-arithmetic": "paper.arithmetic.(smile|glasses)", "cifar10/reports": "report000"}
@@ -41,18 +40,13 @@ NOT_BESIDE = {"authors/svhn-arithmetic": "paper.arithmetic.(smile|glasses)", "ci
 def write() -> None:
     """Write results/table.csv from the kept records, README.md's parts and figure, and results/NUMBERS.md."""
     tables.write(kept_only=True)
-    table = read_table()
+    table = pd.read_csv(paths.TABLE)
     charts.write_headline(table)
     charts.write_courses(table)
     paths.write_atomically(README, fill(README.read_text(), table, PARTS).encode())
     for path in sorted((paths.ROOT / "notebooks").glob("*.ipynb")):
         paths.write_atomically(path, fill_notebook(path, table).encode())
     paths.write_atomically(NUMBERS, to_markdown(table).encode())
-
-
-def read_table() -> pd.DataFrame:
-    """Return results/table.csv, the table of the runs that git keeps."""
-    return pd.read_csv(paths.TABLE)
 
 
 def fill(text: str, table: pd.DataFrame, parts: Mapping[str, Callable]) -> str:
@@ -81,7 +75,7 @@ def fill_notebook(path: Path, table: pd.DataFrame) -> str:
 
 def came_out(table: pd.DataFrame, notebook: str) -> str:
     """Return the verdicts of a notebook's claims as a table, with the number or the reason."""
-    known, values, judged = judge(table)
+    known, values, judged = verdicts.judge_all(table)
     cells = [
         [f"[{known[line.claim].words}](../results/NUMBERS.md#{line.claim})", line.verdict, TITLES[line.level],
          verdicts.number_of(values, line.claim, line.level) if line.level else line.why]
@@ -109,7 +103,7 @@ def _cell(line: pd.Series, label: str) -> str:
 
 def claims_table(table: pd.DataFrame) -> str:
     """Return README's table of the claims that were tested: verdict, evidence, one number, executed notebook."""
-    known, values, judged = judge(table)
+    known, values, judged = verdicts.judge_all(table)
     cells, links = [], {}
     for line in judged[judged["level"] != ""].itertuples():
         claim = known[line.claim]
@@ -127,16 +121,9 @@ def claims_table(table: pd.DataFrame) -> str:
 
 def untested_list(table: pd.DataFrame) -> str:
     """Return README's list of the claims that were not tested, and why."""
-    known, _, judged = judge(table)
+    known, _, judged = verdicts.judge_all(table)
     untested = judged[judged["level"] == ""].itertuples()
     return "\n".join(f"- *{known[line.claim].words}.* {line.why}" for line in untested)
-
-
-def judge(table: pd.DataFrame) -> tuple[dict[str, claims.Claim], pd.DataFrame, pd.DataFrame]:
-    """Return the claims, the values that decide them and their verdicts, from the records of a table."""
-    known = claims.load()
-    values = verdicts.measure_all(known, table)
-    return known, values, verdicts.judge(known, values)
 
 
 def grid(head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
@@ -150,7 +137,7 @@ PARTS = {"main number": main_number, "claims": claims_table, "not tested": untes
 
 def to_markdown(table: pd.DataFrame) -> str:
     """Return results/NUMBERS.md: every number by claim, with what each run departs in."""
-    known, values, judged = judge(table)
+    known, values, judged = verdicts.judge_all(table)
     claims.check_records(known, table)
     parts = {
         "Table 1 on CIFAR-10": main_number(table, whole=True),
@@ -192,7 +179,7 @@ def _anchor(title: str) -> str:
 
 def ladder(table: pd.DataFrame) -> str:
     """Return the figure of the ladder's courses, and what each of its steps is worth as a table."""
-    (said, steps), records = claims.ladder(), charts.records_of(table)
+    (said, steps), records = claims.ladder(), verdicts.records_of(table)
 
     def gain(pairs: Sequence[Sequence[str]], labels: str) -> str:
         return verdicts.gain([[records.get(claims.probed(side, labels)) for side in pair] for pair in pairs])
@@ -208,11 +195,8 @@ def _claim(claim: claims.Claim, values: pd.DataFrame, line: object) -> str:
         f'### <a id="{claim.id}"></a>{claim.words}',
         f"{claim.source}, {claim.section}. Notebook `{claim.notebook}`.",
     ]
-    levels = [
-        f"{TITLES[level]}: {getattr(line, level)}"
-        for level in tables.LEVELS
-        if getattr(line, level) != verdicts.NOT_TESTED
-    ]
+    judged = {TITLES[level]: getattr(line, level) for level in tables.LEVELS}
+    levels = [f"{level}: {verdict}" for level, verdict in judged.items() if verdict != verdicts.NOT_TESTED]
     said.append(f"**{line.verdict}**" + (f" ({'; '.join(levels)})." if levels else f". {line.why}"))
     if claim.measures:
         said.append(claim.why + (f" Does not meet it: {claim.fails}." if claim.fails else ""))
@@ -249,7 +233,7 @@ def _beside(table: pd.DataFrame) -> str:
 
 def over_seeds(table: pd.DataFrame, batch: str, metrics: Sequence[str]) -> str:
     """Return a batch's settings over their seeds as a table: mean (least to largest)."""
-    spread = verdicts.over_seeds(table, batch, metrics).reset_index()
+    spread = claims.over_seeds(table, batch, metrics).reset_index()
     return grid(list(spread.columns), spread.astype(str).to_numpy().tolist())
 
 

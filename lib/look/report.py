@@ -58,7 +58,7 @@ def write(batch: str = "") -> Path:
     for picture in PICTURES.iterdir():
         shutil.copy(picture, site / "pictures")
     write_atomically(site / "style.css", (pages.TEMPLATES / "style.css").read_bytes())
-    known, values, judged = numbers.judge(tables.read())
+    known, values, judged = verdicts.judge_all(tables.read())
     described = {line.claim: describe(known[line.claim], values, line) for line in judged.itertuples()}
     stored = _write_notebooks(site, ran, known)
     environment = _environment(ran)

@@ -16,7 +16,7 @@ from math import exp, log, nan
 
 import pandas as pd
 
-from lib.look.claims import CRITERION, ENTRY, Claim, Measure, ends_of, minus, parts_of, published, runs_of
+from lib.look.claims import CRITERION, ENTRY, Claim, Measure, ends_of, load, minus, parts_of, published, runs_of
 from lib.study.chance import interval_of_mean
 from lib.study.tables import LEVELS
 
@@ -35,11 +35,7 @@ def measure_all(claims: Mapping[str, Claim], table: pd.DataFrame) -> pd.DataFram
 
     table: as `tables.read` returns it. What it lacks is left out. value of a figure: the difference from it.
     """
-    numbers = {
-        key: line for key, line in zip(zip(runs_of(table), table["metric"], strict=True), _lines(table), strict=True)
-    }
-    figures = published()["value"]
-    lines = []
+    numbers, figures, lines = records_of(table), published()["value"], []
     for claim in claims.values():
         for measure in claim.measures:
             target = figures[measure.published] if measure.published else 0.0
@@ -72,10 +68,6 @@ def planted_met(measure: Measure, numbers: Mapping, target: float) -> set[str]:
     return set(measure.rows) if met and measure.planted.rows else met
 
 
-def _lines(table: pd.DataFrame) -> list[dict]:
-    return table.assign(marks=marks_of(table)).to_dict("records")
-
-
 def marks_of(table: pd.DataFrame) -> list[str]:
     """Return each line's marks, OLDER and DAMAGED. A table without a column `code` is of older code."""
     older = table["code"].eq("older") if "code" in table else pd.Series(True, table.index)
@@ -84,6 +76,12 @@ def marks_of(table: pd.DataFrame) -> list[str]:
     told = table["note"].fillna("").str.contains(NOT_EXACT, regex=False)
     damaged |= table["run_id"].isin(table.loc[told, "run_id"])
     return [OLDER * a + DAMAGED * b for a, b in zip(older, damaged, strict=True)]
+
+
+def records_of(table: pd.DataFrame) -> dict[str, dict]:
+    """Return the lines of a table by BATCH/ROW: METRIC, with their marks."""
+    names = runs_of(table) + ": " + table["metric"]
+    return dict(zip(names, table.assign(marks=marks_of(table)).to_dict("records"), strict=True))
 
 
 def _value(entry: str, measure: Measure, numbers: Mapping, target: float) -> dict | None:
@@ -105,7 +103,7 @@ def _value(entry: str, measure: Measure, numbers: Mapping, target: float) -> dic
 
 def _number(run: str | None, metric: str, numbers: Mapping) -> dict | None:
     """Return a metric's line in a run's record, or that of `M less N`; None where there is none."""
-    lines = [numbers.get((run, part)) for part in parts_of(metric)]
+    lines = [numbers.get(f"{run}: {part}") for part in parts_of(metric)]
     if None in lines:
         return None
     first, *others = [line | dict(zip(("value", "low", "high"), _interval(line), strict=True)) for line in lines]
@@ -199,6 +197,13 @@ def judge(claims: Mapping[str, Claim], values: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines).set_index("claim", drop=False)
 
 
+def judge_all(table: pd.DataFrame) -> tuple[dict[str, Claim], pd.DataFrame, pd.DataFrame]:
+    """Return the claims, the values that decide them and their verdicts, from the records of a table."""
+    known = load()
+    values = measure_all(known, table)
+    return known, values, judge(known, values)
+
+
 def number_of(values: pd.DataFrame, claim: str, level: str) -> str:
     """Return the one number of a claim: its first measure's value with its interval, or the mean over trainings."""
     own = values[(values["claim"] == claim) & (values["level"] == level) & (values["side"] != "")]
@@ -222,21 +227,6 @@ def _short(value: float) -> str:
     """Write three digits, trailing zeros too, and all of a large number."""
     told = "0" if value == 0 else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".removesuffix(".")
     return told.replace("-", "−")
-
-
-def over_seeds(table: pd.DataFrame, batch: str, metrics: list[str]) -> pd.DataFrame:
-    """Return each setting of a batch over its seeds as "mean (least to largest)": settings by metrics.
-
-    One seed has no range, and what was not measured is empty. A setting's rows are named SETTING-SEED, or
-    SETTING-SEED-WHAT where another notebook measures them.
-    """
-    lines = table[(table["batch"] == batch) & table["metric"].isin(metrics)].copy()
-    lines["setting"] = lines["row"].str.replace(r"-\d+(-[a-z]+)?$", "", regex=True)
-    spread = lines.groupby(["setting", "metric"])["value"].agg(["mean", "min", "max", "size"])
-    told = [f"{s.mean:.2f}" + f" ({s.min:.2f} to {s.max:.2f})" * (s.size > 1) for s in spread.itertuples(index=False)]
-    seeds = spread["size"].groupby("setting").max().rename("seeds")
-    shown = pd.Series(told, spread.index, dtype=object).unstack("metric").reindex(columns=list(metrics)).fillna("")
-    return pd.concat([seeds, shown], axis=1)
 
 
 def gain(pairs: list[tuple[Mapping | None, Mapping | None]]) -> str:

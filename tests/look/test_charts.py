@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from lib.look import charts
+from lib.look import charts, claims
 from lib.study import tables
 
 VALUES = pd.DataFrame({
@@ -63,7 +63,7 @@ def test_trainings_of_one_recipe_have_one_colour_and_bars_are_lines():
         *course("b-probe", "", {0: 0}, notebook="05_cifar10_probe", metric="trained D: all labels", value=71.0),
         *course("a", "206 images", {0: 0}, metric="few labels, this net, untrained"),
     ])  # fmt: skip
-    assert sorted(charts.courses(table)["row"].unique()) == ["a-snapshots", "b-snapshots", "c-snapshots"]
+    assert sorted(claims.courses(table)["row"].unique()) == ["a-snapshots", "b-snapshots", "c-snapshots"]
     few, every = charts.show_courses(table).axes
     a, b, c = (bars[0] for bars in few.containers)
     assert [line.get_xydata().tolist() for line in (a, b, c)] == [

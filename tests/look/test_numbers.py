@@ -14,7 +14,7 @@ from lib.study.tables import COLUMNS
 
 @pytest.fixture(scope="module")
 def table():
-    return numbers.read_table()
+    return pd.read_csv(paths.TABLE)
 
 
 @pytest.mark.parametrize("name", numbers.PARTS)
@@ -94,7 +94,7 @@ def test_executed_notebooks_are_linked_where_git_has_them(table):
 def test_what_decides_a_claim_is_kept_executed(table):
     """But for runs of older code, of which only the numbers are left."""
     older = set(claims.runs_of(table)[table["code"] == "older"])
-    _, values, _ = numbers.judge(table)
+    _, values, _ = verdicts.judge_all(table)
     assert not [run for run in pages.runs_of(values["run"]) if not pages.executed(run) and run not in older]
 
 

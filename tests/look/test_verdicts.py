@@ -6,7 +6,7 @@ from math import nan
 import pandas as pd
 import pytest
 
-from lib.look import verdicts
+from lib.look import claims, verdicts
 from lib.look.claims import Claim, Measure, Planted, load
 from lib.probe import splits
 from lib.study import paths
@@ -260,11 +260,11 @@ def test_settings_over_their_seeds():
     lines = [line(f"ablation/{row}", value, metric=metric) for row, metric, value in rows]
     lines += [line("b/paper-2", 7, metric="swing"), line("ablation/x-0-probe", 1, metric="D")]
     table = pd.DataFrame(lines)
-    spread = verdicts.over_seeds(table, "ablation", ["swing", "D"])
+    spread = claims.over_seeds(table, "ablation", ["swing", "D"])
     assert spread["seeds"].to_dict() == {"no-bn": 1, "paper": 2, "x": 1}
     assert spread.loc["paper", "swing"] == "0.20 (0.10 to 0.30)" and spread.loc["x", "D"] == "1.00"
     assert spread.loc["x", "swing"] == ""
-    assert verdicts.over_seeds(table, "unknown", ["swing"]).empty
+    assert claims.over_seeds(table, "unknown", ["swing"]).empty
 
 
 def test_what_a_step_gains_is_told_by_seed():

@@ -26,9 +26,10 @@ def test_every_room_is_in_the_contract_and_says_what_lives_there():
 
 
 @pytest.mark.parametrize("room", sorted(set(ROOMS) - {"__main__"}))
-def test_a_room_has_three_to_eight_modules(room):
-    modules = [path for path in (paths.ROOT / "lib" / room).glob("*.py") if path.name != "__init__.py"]
-    assert 3 <= len(modules) <= 8
+def test_a_room_has_three_to_eight_modules_that_are_read_at_one_sitting(room):
+    lines = {path.name: len(path.read_text().splitlines()) for path in (paths.ROOT / "lib" / room).glob("[!_]*.py")}
+    assert 3 <= len(lines) <= 8
+    assert {name: count for name, count in lines.items() if not 40 <= count <= 250} == {}
 
 
 def test_the_diagram_is_the_contract():
