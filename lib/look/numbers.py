@@ -184,9 +184,13 @@ def ladder(table: pd.DataFrame) -> str:
     def gain(pairs: Sequence[Sequence[str]], labels: str) -> str:
         return verdicts.gain([[records.get(claims.probed(side, labels)) for side in pair] for pair in pairs])
 
+    def runs(pairs: Sequence[Sequence[str]]) -> str:
+        sides = ([claims.probed(side, "").partition(":")[0] for side in pair] for pair in pairs)
+        return pages.link("; ".join(" minus ".join(dict.fromkeys(pair)) for pair in sides))  # of two snapshots: one
+
     picture = f"![Accuracy over updates, by recipe](pictures/{charts.COURSES.name})"
-    cells = [[step, *(gain(pairs, labels) for labels in LABELS)] for step, pairs in steps.items()]
-    return "\n\n".join([picture, said, grid(["points gained by", *LABELS.values()], cells)])
+    cells = [[step, *(gain(pairs, labels) for labels in LABELS), runs(pairs)] for step, pairs in steps.items()]
+    return "\n\n".join([picture, said, grid(["points gained by", *LABELS.values(), "runs"], cells)])
 
 
 def _claim(claim: claims.Claim, values: pd.DataFrame, line: object) -> str:
