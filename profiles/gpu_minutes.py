@@ -84,8 +84,8 @@ def main() -> int:
         batch, decided = decide(given)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-    told = {"rate": decided} | dict.fromkeys(STAGES, "not begun")
     own, there = list(STAGES)[list(STAGES).index(given.stage) :], yaml.safe_load(batch.read_text())["rows"]
+    told = {"rate": decided} | {name: "not begun" if name in own else "not of this call" for name in STAGES}
     for name in own:
         most, wanted = STAGES[name]
         left = ends - time.monotonic() - PATIENCE

@@ -112,6 +112,7 @@ def test_stages_end_with_the_minutes_and_a_signal_ends_them(tmp_path, own, monke
     assert script.main() == 130 and len(own) == 1
     report = (tmp_path / "out" / "report.txt").read_text()
     assert "plain        stopped by a signal" in report and "photographs  not begun\n" in report
+    assert "snapshots    not of this call\n" in report
 
 
 def test_a_missing_archive_is_told_in_one_line(tmp_path, monkeypatch):
