@@ -80,6 +80,23 @@ def extract(
         D.train(was_training).to(memory_format=torch.contiguous_format)  # safetensors takes no other
 
 
+@torch.no_grad()
+def extract_in_windows(
+    D: nn.Module, x: Tensor, window: int = 4, stride: int = 2, device: str | None = None, autocast: bool = False
+) -> Tensor:
+    """Return report 000's features: all layers but the last, max-pooled by windows. (N, C, H, W) -> (N, F), float32.
+
+    How many a map gives depends on its side. x, device, autocast: as `extract` has them; D is in eval mode already.
+    """
+    where, parts = torch.device(device or device_of(D)), []
+    for start in range(0, len(x), 256):
+        with torch.autocast(where.type, torch.bfloat16, enabled=autocast):
+            hs = D.to(where).activations(to_inputs(x, slice(start, start + 256), where))[:-1]
+            pooled = [F.max_pool2d(h, window, stride).flatten(1) for h in hs]
+        parts.append(torch.cat(pooled, 1).float().cpu())
+    return torch.cat(parts)
+
+
 def _blocks(pooled: Callable[[slice], Tensor], n: int, batch_size: int, progress: bool):
     """Yield (first row, features) batch by batch; in smaller ones, said once, where device memory is short."""
     size, at = batch_size, 0

@@ -8,7 +8,7 @@ from torch import nn
 from lib.nets.batchnorm import recalibrate_batchnorm, shuffled
 from lib.nets.description import ARCHITECTURES, describe
 from lib.nets.models import build
-from lib.probe.features import extract, feature_length
+from lib.probe.features import extract, extract_in_windows, feature_length
 
 
 class Doubling(nn.Module):
@@ -42,6 +42,16 @@ def test_features_are_pooled_flattened_and_concatenated_image_side_first():
     torch.testing.assert_close(extract(Doubling(), x, grid=2), truth, rtol=0, atol=0)
     torch.testing.assert_close(extract(Doubling(), x, layers=[1], grid=2), truth[:, 4:], rtol=0, atol=0)
     torch.testing.assert_close(extract(Doubling(), x, layers=[1, 0], grid=2, batch_size=1), truth, rtol=0, atol=0)
+
+
+def test_windows_overlap_and_the_last_layer_is_left_out():
+    x = torch.arange(72.0).view(1, 2, 6, 6).repeat(300, 1, 1, 1)  # more than are taken at once
+    x[299] += 100
+    found = extract_in_windows(Doubling(), x)
+    corners = [21, 23, 33, 35]  # the lower right of each window of 4, two apart
+    assert found.shape == (300, 8) and found[0].tolist() == found[298].tolist() == corners + [36 + c for c in corners]
+    assert found[299].tolist() == (found[0] + 100).tolist()
+    assert extract_in_windows(Doubling(), x[:1], window=2, stride=4).tolist() == [[7, 11, 31, 35, 43, 47, 67, 71]]
 
 
 def test_channels_come_before_cells_whatever_the_memory_format():
