@@ -100,7 +100,7 @@ def not_exact(images: ImageSet) -> str:
 
 def _cost_of_a_copy() -> str:
     """Say what the kept runs found a lossy copy to cost, or which rows will find it."""
-    table = pd.read_csv(paths.TABLE, usecols=["metric", "value"])
+    table = pd.read_csv(paths.TABLE) if paths.TABLE.exists() else pd.DataFrame(columns=["metric", "value"], dtype=str)
     found = table.join(table["metric"].str.extract(COST)).dropna(subset="who")
     if found.empty:
         return "rows pixels-jpeg and kmeans-jpeg of batches/cifar10.yaml measure what a lossy copy costs"
