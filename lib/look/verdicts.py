@@ -23,7 +23,7 @@ from lib.study.tables import LEVELS
 SUPPORTED, CONTRADICTED, MIXED, NOT_TESTED = VERDICTS = ("supported", "contradicted", "mixed", "not tested")
 FOR, AGAINST, OPEN = "for", "against", "open"
 LEAST_TRAININGS = 3  # of values without an interval
-LEAST_DRAWS = 5  # of an interval over draws of labels
+LEAST_DRAWS = 5  # of an interval over draws of labels, unless two lines are compared draw by draw
 DAMAGE = 5.0  # points that a JPEG copy of CIFAR-10 may cost a figure; others report up to 3.3
 OLDER, DAMAGED = "†", "‡"  # marks of a number: made by older code; measured on the JPEG copy of CIFAR-10
 NOT_EXACT = "not the exact CIFAR-10"  # in a note of a run on such a copy, as `probe.splits` says it
