@@ -126,6 +126,10 @@ MEASURED = {
     "here: raw pixels": "cifar10/pixels: raw pixels",
     "here: Exemplar CNN, a tenth of its views": "cifar10/exemplar: Exemplar CNN",
 }
+SHORT = (  # in README, beside the lines in bold
+    "the paper: DCGAN", "the paper: k-means, 4,800 units", "report 000, SVM (few), SGD (all)",
+    "here: k-means, 1,600 units", "here: their D's shape, untrained", "here: raw pixels",
+)  # fmt: skip
 LABELS = {"few labels": "400 per class", "all labels": "all labels"}
 
 

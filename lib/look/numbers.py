@@ -15,10 +15,6 @@ from lib.look.charts import LABELS
 from lib.study import paths, tables
 
 README, NUMBERS = paths.ROOT / "README.md", paths.ROOT / "results" / "NUMBERS.md"
-SHORT = (  # of Table 1, in README
-    "the paper: DCGAN", "the paper: k-means, 4,800 units", "report 000, SVM (few), SGD (all)",
-    "here: k-means, 1,600 units", "here: their D's shape, untrained", "here: raw pixels",
-)  # fmt: skip
 TITLES = {"direct": "direct", "authors": "authors' net", "conceptual": "conceptual", "toy": "toy", "": ""}
 
 # Settings over their seeds, by batch: title, batch, metrics.
@@ -88,7 +84,7 @@ def main_number(table: pd.DataFrame, whole: bool = False) -> str:
     """Return Table 1 on CIFAR-10 as a table, README's lines of it; whole: every line, and on which images."""
     lines = charts.main_lines(table, whole)
     if not whole:
-        lines = lines[lines["who"].str.startswith("**") | lines["who"].isin(SHORT)]
+        lines = lines[lines["who"].str.startswith("**") | lines["who"].isin(charts.SHORT)]
     more = ["images"] if whole else []
     cells = [[line["who"], *(_cell(line, label) for label in LABELS), *line[more]] for _, line in lines.iterrows()]
     return grid(["CIFAR-10, % correct", *LABELS.values(), *more], cells)
