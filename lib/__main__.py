@@ -94,7 +94,8 @@ def keep_all(given: argparse.Namespace) -> None:
         print(paths.short(pages.keep(given.what)))
         return
     found = rows.load(given.what)
-    waiting = found.waiting()
+    running = {name for name, row in found.rows.items() if row.is_running()}  # again, perhaps: half a notebook
+    waiting = [name for name in found.rows if name in running | found.waiting().keys()]
     for row in found.rows.values():
         if row.name not in waiting:
             print(paths.short(pages.keep(row.run_id, found.name)))
