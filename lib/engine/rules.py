@@ -14,7 +14,7 @@ from lib.nets import description
 from lib.study import identity, manifest, paths
 
 LINES = (  # of notebook 05's table
-    "trained D", "trained D, running averages", "untrained D", "raw pixels", "k-means", "Exemplar CNN",
+    "trained D", "trained D, running averages", "untrained D", "D beside", "raw pixels", "k-means", "Exemplar CNN",
     "k-nearest neighbours", "supervised net",
 )  # fmt: skip
 AUGMENTATIONS = ("shift", "cutout", "colour")  # of notebook 01, as `gan.game` has them
@@ -39,6 +39,8 @@ def check(notebook: str, given: Mapping, gpu: bool = False) -> None:
         raise ValueError(f"{notebook}: average = {given['average']}: say with keep which snapshot is the last of them")
     if given.get("onward") and given["start"]:
         raise ValueError(f"{notebook}: onward and start: two beginnings; leave one out")
+    if "D beside" in given.get("lines", "") and not given["beside"]:
+        raise ValueError(f"{notebook}: lines: say with beside whose D stands beside")
     if given.get("frozen") and not given["start"]:
         raise ValueError(f"{notebook}: frozen: say with start which net's convolutions stay as they are")
     if (claim := given.get("claim")) and not _is_published(notebook, claim):
@@ -91,7 +93,7 @@ RULES = {
     "lr_decay": (lambda value: 0 <= value <= 1, "give a share from 0 to 1"),
     "real_label": (lambda value: 0 < value <= 1, "give a number above 0, of at most 1"),
     "D_rate": ABOVE_ZERO,
-    **dict.fromkeys(("start", "onward"), BEGINNING),
+    **dict.fromkeys(("start", "onward", "beside"), BEGINNING),
     "01.held_out": (lambda value: 0 <= value < 1, "give a share from 0, below 1"),
     "10.held_out": at_least(1),
     "08.size": (lambda value: value >= 4 and value % 4 == 0, "give a multiple of 4"),

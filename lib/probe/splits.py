@@ -49,11 +49,11 @@ def load(
 
     These are drawn class by class, whatever the seed of a run and its `limit`: at most so many of the others (0: all),
     evenly spaced. test: a split, or `development`. Raises ValueError where a split has no labels, and for a number of
-    images to set apart that leaves no class or no image. Of a copy of CIFAR-10 that is not the exact one this is said,
-    with what it costs, and stands in the notes of `learn`.
+    images to set apart that leaves no class or no image. Of a copy of CIFAR-10 that is not the exact one, or has another
+    size, this is said, with what it costs, and stands in the notes of `learn`.
     """
     learn, left_out = _labelled(data_set, size, train)
-    if note := not_exact(learn):
+    if note := not_its_own(learn):
         packing.say(data_set, note)
         learn = replace(learn, notes=(*learn.notes, note))
     own, apart = np.arange(len(learn)), np.arange(0)
@@ -84,13 +84,16 @@ def _labelled(data_set: str, size: int, split: str) -> tuple[ImageSet, int]:
     return images, len(every) - len(images)
 
 
-def not_exact(images: ImageSet) -> str:
+def not_its_own(images: ImageSet) -> str:
     """Say of 50,000 images of CIFAR-10's classes that these are not its own, and what the kept runs found that to cost.
 
-    Empty for the exact ones, and for other sets.
+    Images of another size were made so for a net of that size. Empty for the exact ones, and for other sets.
     """
-    if images.classes != CIFAR10 or images.x.shape != (50_000, 3, 32, 32):
+    if images.classes != CIFAR10 or len(images) != 50_000:
         return ""
+    if images.x.shape[1:] != (3, 32, 32):
+        width, height = images.x.shape[:1:-1]
+        return f"CIFAR-10 at {width} x {height}, the size of the net: take one for 32 x 32 to compare with the paper"
     mean = images.x.numpy().mean((0, 2, 3), dtype=np.float64) / 255
     if np.abs(mean - EXACT).max() < 1e-6:
         return ""

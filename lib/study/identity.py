@@ -25,6 +25,7 @@ from lib.study import manifest, paths, syntax
 from lib.study.syntax import Source, Value, digest
 
 PRECISIONS = ("float32", "bfloat16")
+NETS = ("net", "start", "onward", "beside", "features")  # parameters that name a file of weights
 CPUINFO = Path("/proc/cpuinfo")  # of Linux; elsewhere float32 is found
 BFLOAT16_CPU = {"avx512_bf16", "amx_bf16", "bf16"}  # flags of x86 and ARM
 BFLOAT16_GPU = 8.0  # the least compute capability with instructions for bfloat16
@@ -86,7 +87,7 @@ def identity_of(
     values, source = check(notebook, given), _read(notebook)
     told = {name: json.dumps(value) for name, value in values.items() if value != source.defaults[name]}
     content = {name: of_images(value) or manifest.of_table(value) for name, value in values.items()}
-    content |= {name: manifest.of_net(values.get(name)) for name in ("net", "start", "onward")}
+    content |= {name: manifest.of_net(values.get(name)) for name in NETS}
     told |= {f"content of {name}": found for name, found in content.items() if found}
     precision = values.get("precision", "")
     on_gpu = precision == "auto" and _is_on_gpu(values) if on_gpu is None else on_gpu

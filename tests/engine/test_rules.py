@@ -53,6 +53,8 @@ TRAIN, PROBE, WALK, FORGETTING = "01_train_gan", "05_cifar10_probe", "02_walk_la
         (TRAIN, {"data_set": "toy-faces:x"}, "say toy-faces:N"),
         (TRAIN, {"data_set": "crop:tra:photos"}, "unknown data set 'tra:photos': choose one of digits"),
         (PROBE, {"lines": "raw pixel"}, "lines = 'raw pixel': choose all, or some of trained D"),
+        (PROBE, {"lines": "trained D + D beside"}, "lines: say with beside whose D stands beside"),
+        (PROBE, {"beside": "imagenet"}, "beside = 'imagenet': give run:ID of notebook 01, a net that comes with"),
         (PROBE, {"draws": 1}, "draws = 1: give 2 or more: an interval needs two draws"),
         (PROBE, {"claim": "paper.cifar"}, "claim = 'paper.cifar': not in"),
         (FORGETTING, {"draws": 1}, "draws = 1: give 2 or more"),

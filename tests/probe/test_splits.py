@@ -113,10 +113,15 @@ def test_a_copy_of_cifar10_that_is_not_exact_is_said_with_its_cost(cifar10, monk
 
 
 def test_exact_images_and_other_sets_are_no_copies(cifar10, monkeypatch):
-    assert splits.not_exact(cifar10) and not splits.not_exact(replace(cifar10, classes=("cat", "dog")))
-    assert not splits.not_exact(cifar10[:1000]) and not splits.not_exact(replace(cifar10, x=cifar10.x[..., :8]))
+    assert splits.not_its_own(cifar10) and not splits.not_its_own(replace(cifar10, classes=("cat", "dog")))
+    assert not splits.not_its_own(cifar10[:1000])
     monkeypatch.setattr(splits, "EXACT", (125 / 255, 123 / 255, 114 / 255))
-    assert not splits.not_exact(cifar10)
+    assert not splits.not_its_own(cifar10)
+
+
+def test_images_of_another_size_than_cifar10s_are_told(cifar10):
+    told = "CIFAR-10 at 8 x 4, the size of the net: take one for 32 x 32 to compare with the paper"
+    assert splits.not_its_own(replace(cifar10, x=cifar10.x[..., :4, :8])) == told
 
 
 def test_what_was_told_of_the_images_is_recorded(sets):

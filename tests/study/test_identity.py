@@ -139,6 +139,15 @@ def test_the_name_holds_the_content_of_images_and_nets(study):
     assert told["content of net"] == manifest.of_net("digits")
 
 
+@pytest.mark.parametrize("name", ["start", "onward", "beside", "features"])
+def test_the_name_holds_the_content_of_every_net_that_is_named(study, name):
+    study.write("01_one", *NOTEBOOK, parameters=f"{PARAMETERS}\n{name}: str = ''")
+    (study.folder / "nets").mkdir()
+    (study.folder / "nets" / "digits.safetensors").write_bytes(b"net")
+    told = identity.identity_of("01_one", {name: "digits"})
+    assert told[f"content of {name}"] == manifest.of_net("digits") != ""
+
+
 def test_the_name_holds_the_content_of_a_table(study, monkeypatch):
     monkeypatch.setattr(paths, "ROOT", study.folder)
     (study.folder / "data").mkdir()
