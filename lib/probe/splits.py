@@ -49,8 +49,8 @@ def load(
 
     These are drawn class by class, whatever the seed of a run and its `limit`: at most so many of the others (0: all),
     evenly spaced. test: a split, or `development`. Raises ValueError where a split has no labels, and for a number of
-    images to set apart that leaves no class or no image. Of a copy of CIFAR-10 that is not the exact one, or has another
-    size, this is said, with what it costs, and stands in the notes of `learn`.
+    images to set apart that leaves no class or no image. Of a copy of CIFAR-10 that is not the exact one this is said,
+    with what it costs, and of one of another size too; it stands in the notes of `learn`.
     """
     learn, left_out = _labelled(data_set, size, train)
     if note := not_its_own(learn):

@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lib.nets import judges, models, weights
@@ -81,6 +82,13 @@ def test_a_flipped_bit_is_found_wherever_it_is(tmp_path, pair):
             continue
         assert whole[at - 6 : at + 6].find(b"sha256") >= 0, f"bit {at} was flipped unseen"  # of the checksum's name
         assert description == pair[0].description and record == {"step": 3} and len(tensors["extra"]) == 3
+
+
+def test_every_net_that_comes_with_the_study_carries_its_checksum():
+    for path in paths.NETS.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            assert file.metadata()["sha256"], path
+        assert weights.read_net(path)[0], "and matches it"
 
 
 def test_another_nets_weights_are_refused(tmp_path, pair):
