@@ -24,6 +24,7 @@ from lib.images import data
 from lib.images.data import ImageSet
 from lib.nets import batchnorm
 from lib.nets.judges import AttributeNet
+from lib.study import chance
 
 FRONTAL, PROFILE = "haarcascade_frontalface_alt.xml", "haarcascade_profileface.xml"
 SIDE = 128  # pixels that an image is enlarged to: a small face has to cover a cascade's window of 20 several times
@@ -111,6 +112,17 @@ def frechet(a: Tensor, b: Tensor) -> float:
     of_a, of_b = a.T.cov(), b.T.cov()
     both = torch.linalg.eigvals(of_a @ of_b).sqrt().real.sum()  # the trace of the product's root
     return float((a.mean(0) - b.mean(0)).square().sum() + of_a.trace() + of_b.trace() - 2 * both)
+
+
+def between_halves(real: Tensor, most: int, seed: int) -> tuple[float, int]:
+    """Return the Fréchet distance between two halves of real images' features (N, F), and the images in each.
+
+    The floor: what is left where nothing differs, since Gaussians fitted to few images err; it falls as 1 / images.
+    The halves are drawn by lot, with no image in both and at most so many in each.
+    """
+    n = min(most, len(real) // 2)
+    order = torch.randperm(len(real), generator=torch.Generator().manual_seed(chance.stream(seed, "halves")))
+    return frechet(*real[order[: 2 * n]].split(n)), n
 
 
 def covered(x: Tensor, base: Tensor) -> Tensor:

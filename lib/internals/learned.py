@@ -15,6 +15,7 @@ from lib.internals import attributes, latent
 from lib.nets.models import Generator
 
 SAMPLES = "samples"  # in the place of a set's name: what G draws
+BEYOND = "beyond "  # a number follows: the images of the split that a limit of so many leaves out
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Asked:
     kept: Tensor  # (k,) of it: those that its training held out
     split: str
     learned: str  # what the net learned, where that is something else; empty: these
+    limit: int = 0  # so many images of the split the net's training was given (0: all)
 
     def __str__(self) -> str:
         these = f"{len(self.rows):,} images of {self.whole.name}" + (f", {self.split}" if self.split else "")
@@ -36,15 +38,26 @@ class Asked:
         rows = spread(self.rows, most)
         return self.whole if len(rows) == len(self.whole) else self.whole[rows]
 
+    def real(self, most: int = 0) -> ImageSet:
+        """Return so many images of the whole split, evenly spaced, whatever the training was given (0: all)."""
+        whole = self.whole
+        if self.limit:
+            whole = _fitting(data.load(whole.name, whole.x.shape[-1], self.split), whole.x.shape[1])
+        rows = spread(torch.arange(len(whole)), most)
+        return whole if len(rows) == len(whole) else whole[rows]
+
     def unseen(self, held_out: str, most: int = 0) -> Tensor:
         """Return uint8 images (N, nc, S, S) that the net never saw, evenly spaced.
 
-        held_out: another split of the set, or `training`: those that the net's training held out for choosing a
-        snapshot. most: at most so many of them (0: all). Raises ValueError for the split that the net learned, and for
-        `training` where it learned other images or held none out.
+        held_out: another split of the set; `training`: those that the net's training held out for choosing a snapshot;
+        or `beyond L`: those of its split that a limit of L images leaves out, the same for all nets whose own limit
+        divides L. most: at most so many of them (0: all). Raises ValueError for the split that the net learned, for
+        `training` where it learned other images or held none out, and for an L whose images the net may not all know.
         """
         if held_out == self.split:
             raise ValueError(f"held_out = {held_out}: the net is asked about this very split: name another")
+        if held_out.startswith(BEYOND):
+            return self._beyond(held_out, most)
         if held_out != "training":
             others = _fitting(data.load(self.whole.name, self.whole.x.shape[-1], held_out), self.whole.x.shape[1])
             return others.x[spread(torch.arange(len(others)), most)]
@@ -53,6 +66,24 @@ class Asked:
         if not len(self.kept):
             raise ValueError("held_out = training: the net's training held no image out: name a split instead")
         return self.whole.x[spread(self.kept, most)]
+
+    def _beyond(self, held_out: str, most: int) -> Tensor:
+        end = held_out.removeprefix(BEYOND)
+        if self.learned:
+            raise ValueError(f"held_out = {held_out}: the net learned {self.learned}: name a split instead")
+        if not self.limit or not end.isdecimal() or not int(end) or int(end) % self.limit:
+            given = (
+                f"its limit was {self.limit}: give a multiple of that"
+                if self.limit
+                else "it had no limit: give a split"
+            )
+            raise ValueError(f"held_out = {held_out}: the net may know some of these images; {given}")
+        whole = self.real()
+        if int(end) >= len(whole):
+            raise ValueError(f"held_out = {held_out}: there are {len(whole)} images in all; give fewer")
+        others = torch.ones(len(whole), dtype=torch.bool)
+        others[spread(torch.arange(len(whole)), int(end))] = False  # evenly spaced rows of a limit lie in a multiple's
+        return whole.x[spread(others.nonzero()[:, 0], most)]
 
 
 def spread(rows: Tensor, most: int) -> Tensor:
@@ -85,7 +116,7 @@ def find(
         return Asked(whole, torch.arange(len(whole)), torch.arange(0), split, learned)
     whole = _fitting(data.load(data_set, size, split, own.get("limit", 0)), nc)
     rows, kept = data.hold_out(len(whole), own.get("held_out", 0.0), own.get("seed", 0))
-    return Asked(whole, rows, kept, split, "")
+    return Asked(whole, rows, kept, split, "", own.get("limit", 0))
 
 
 def _fitting(images: ImageSet, nc: int) -> ImageSet:

@@ -85,6 +85,30 @@ def test_distance_of_moved_and_stretched_features_is_written_out():
     assert fidelity.frechet(a, a) == pytest.approx(0, abs=1e-9)
 
 
+def test_two_halves_of_one_set_differ_by_what_few_images_err():
+    """Of F independent normal features and n images a half: 2 F / n by the means, F (F + 1) / 2 n by the covariances.
+
+    A mean that is known to be moved by d adds d times d to that, however many images there are.
+    """
+    draw = torch.Generator().manual_seed(0)
+    for n in (500, 2000):
+        found = [fidelity.between_halves(torch.randn(2 * n + 1, 6, generator=draw), 5000, seed) for seed in range(24)]
+        assert {rows for _, rows in found} == {n}, "as many as there are"
+        assert np.mean([d for d, _ in found]) == pytest.approx((2 * 6 + 6 * 7 / 2) / n, rel=0.1)
+    moved, few = torch.randn(2, 2000, 6, generator=draw) + torch.tensor([[[0.0]], [[0.5]]])
+    assert fidelity.frechet(moved, few) == pytest.approx(6 * 0.25, rel=0.1)
+
+
+def test_no_image_is_in_both_halves_and_another_seed_parts_them_otherwise(monkeypatch):
+    monkeypatch.setattr(fidelity, "frechet", lambda a, b: (a[:, 0].tolist(), b[:, 0].tolist()))
+    real = torch.arange(21.0)[:, None]
+    (a, b), n = fidelity.between_halves(real, 50, seed=0)
+    assert n == len(a) == len(b) == 10 and len({*a, *b}) == 20
+    (c, d), n = fidelity.between_halves(real, 4, seed=0)
+    assert n == len(c) == len(d) == 4 and len({*c, *d}) == 8
+    assert fidelity.between_halves(real, 50, seed=1)[0] != (a, b)
+
+
 def test_distance_is_torchmetrics_own(faces):
     net = fidelity.extractor(faces)
     metric = FrechetInceptionDistance(net, normalize=True, reset_real_features=False)

@@ -35,6 +35,42 @@ def test_a_net_is_asked_about_what_it_learned(G, whole):
     assert len(fewer.some()) == 90 and len(fewer.unseen("training")) == 10, "of the images that it was given, no others"
 
 
+def test_what_a_limit_leaves_out_no_net_of_a_limit_that_divides_it_has_seen(G, whole):
+    """1,297 digits, 400 and 100 of them evenly spaced: the rows written out as `data.load` takes them."""
+    four = {i * 1297 // 400 for i in range(400)}
+    assert {i * 1297 // 100 for i in range(100)} < four
+    others = sorted(set(range(1297)) - four)
+    for limit in (400, 100):
+        asked = learned.find(G, record(limit=limit))
+        assert torch.equal(asked.unseen("beyond 400"), whole.x[others])
+        assert torch.equal(asked.unseen("beyond 400", 3), whole.x[[others[i * 897 // 3] for i in range(3)]])
+        assert torch.equal(asked.real().x, whole.x), "the whole split, whatever the training was given"
+        assert torch.equal(asked.real(2).x, whole.x[[0, 648]])
+    free = learned.find(G, record())
+    assert free.real() is free.whole and torch.equal(free.real(2).x, whole.x[[0, 648]])
+
+
+@pytest.mark.parametrize(
+    ("limit", "beyond", "said"),
+    [
+        (100, "beyond 250", "may know some of these images; its limit was 100: give a multiple of that"),
+        (100, "beyond", "no split 'beyond'"),
+        (100, "beyond many", "its limit was 100: give a multiple of that"),
+        (100, "beyond 0", "its limit was 100: give a multiple of that"),
+        (0, "beyond 400", "may know some of these images; it had no limit: give a split"),
+        (100, "beyond 1300", "held_out = beyond 1300: there are 1297 images in all; give fewer"),
+    ],
+)
+def test_images_that_a_net_may_know_are_not_beyond(G, limit, beyond, said):
+    with pytest.raises(ValueError, match=said):
+        learned.find(G, record(limit=limit)).unseen(beyond)
+
+
+def test_nothing_is_beyond_what_another_net_learned(G):
+    with pytest.raises(ValueError, match="beyond 400: the net learned digits, all: name a split instead"):
+        learned.find(G, record(split="all", limit=100), "digits", "train").unseen("beyond 400")
+
+
 def test_its_own_set_by_name_is_its_own(G):
     assert torch.equal(learned.find(G, record(), "digits").rows, learned.find(G, record()).rows)
     other = learned.find(G, record(), "digits", "test")
