@@ -10,10 +10,12 @@ each training; here each set of images has one extractor, rebuilt from a seed, w
 Neither is the FID, for which `selection.frechet_distances` takes the file of Inception's weights.
 """
 
+from collections.abc import Mapping
 from functools import cache
 
 import cv2
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_sample_images
@@ -114,15 +116,26 @@ def frechet(a: Tensor, b: Tensor) -> float:
     return float((a.mean(0) - b.mean(0)).square().sum() + of_a.trace() + of_b.trace() - 2 * both)
 
 
-def between_halves(real: Tensor, most: int, seed: int) -> tuple[float, int]:
-    """Return the Fréchet distance between two halves of real images' features (N, F), and the images in each.
+def between_halves(real: Tensor, seed: int) -> tuple[float, int]:
+    """Return the Fréchet distance between two halves of features (N, F), drawn by lot, and the images in each.
 
-    The floor: what is left where nothing differs, since Gaussians fitted to few images err; it falls as 1 / images.
-    The halves are drawn by lot, with no image in both and at most so many in each.
+    The floor: what is left where nothing differs, since Gaussians fitted to few images err. It falls as 1 / images.
     """
-    n = min(most, len(real) // 2)
-    order = torch.randperm(len(real), generator=torch.Generator().manual_seed(chance.stream(seed, "halves")))
-    return frechet(*real[order[: 2 * n]].split(n)), n
+    lots = torch.randperm(len(real), generator=torch.Generator().manual_seed(chance.stream(seed, "halves")))
+    n = len(real) // 2
+    return frechet(*real[lots[: 2 * n]].split(n)), n
+
+
+def distances(net: nn.Module, sets: Mapping[str, Tensor], new: Tensor, real: Tensor, seed: int) -> pd.DataFrame:
+    """Return the Fréchet distance of sets of images to new ones in a net's features, and that of two halves of real.
+
+    All uint8 (N, nc, S, S). A row for each distance, with how many images were compared with how many.
+    """
+    there = features(net, new)
+    rows = {f"to held-out images: {k}": (frechet(features(net, x), there), len(x), len(new)) for k, x in sets.items()}
+    apart, n = between_halves(features(net, real), seed)
+    rows["between two halves of the real images"] = apart, n, n
+    return pd.DataFrame.from_dict(rows, "index", columns=["Fréchet distance", "images", "compared with"])
 
 
 def covered(x: Tensor, base: Tensor) -> Tensor:

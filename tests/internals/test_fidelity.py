@@ -88,25 +88,39 @@ def test_distance_of_moved_and_stretched_features_is_written_out():
 def test_two_halves_of_one_set_differ_by_what_few_images_err():
     """Of F independent normal features and n images a half: 2 F / n by the means, F (F + 1) / 2 n by the covariances.
 
-    A mean that is known to be moved by d adds d times d to that, however many images there are.
+    A mean that is known to be moved by d adds d times d for each feature, however many images there are.
     """
     draw = torch.Generator().manual_seed(0)
     for n in (500, 2000):
-        found = [fidelity.between_halves(torch.randn(2 * n + 1, 6, generator=draw), 5000, seed) for seed in range(24)]
-        assert {rows for _, rows in found} == {n}, "as many as there are"
+        found = [fidelity.between_halves(torch.randn(2 * n + 1, 6, generator=draw), seed) for seed in range(24)]
+        assert {rows for _, rows in found} == {n}
         assert np.mean([d for d, _ in found]) == pytest.approx((2 * 6 + 6 * 7 / 2) / n, rel=0.1)
-    moved, few = torch.randn(2, 2000, 6, generator=draw) + torch.tensor([[[0.0]], [[0.5]]])
-    assert fidelity.frechet(moved, few) == pytest.approx(6 * 0.25, rel=0.1)
+    still, moved = torch.randn(2, 2000, 6, generator=draw) + torch.tensor([0, 0.5])[:, None, None]
+    assert fidelity.frechet(still, moved) == pytest.approx(6 * 0.25, rel=0.1)
 
 
 def test_no_image_is_in_both_halves_and_another_seed_parts_them_otherwise(monkeypatch):
     monkeypatch.setattr(fidelity, "frechet", lambda a, b: (a[:, 0].tolist(), b[:, 0].tolist()))
     real = torch.arange(21.0)[:, None]
-    (a, b), n = fidelity.between_halves(real, 50, seed=0)
+    (a, b), n = fidelity.between_halves(real, seed=0)
     assert n == len(a) == len(b) == 10 and len({*a, *b}) == 20
-    (c, d), n = fidelity.between_halves(real, 4, seed=0)
-    assert n == len(c) == len(d) == 4 and len({*c, *d}) == 8
-    assert fidelity.between_halves(real, 50, seed=1)[0] != (a, b)
+    assert fidelity.between_halves(real, seed=1)[0] != (a, b)
+
+
+def test_distances_stand_beside_their_floor_with_how_many_were_compared(faces):
+    """Samples that are real images lie as far from others as two halves of them do; inverted ones do not."""
+    net, x = fidelity.extractor(faces), faces.x
+    sets = {"samples": x[:150], "inverted": 255 - x[:150]}
+    told = fidelity.distances(net, sets, x[150:250], x[100:], seed=0)
+    assert list(told.index) == [
+        "to held-out images: samples", "to held-out images: inverted", "between two halves of the real images",
+    ]  # fmt: skip
+    assert told.iloc[:, 1:].to_numpy().tolist() == [[150, 100], [150, 100], [150, 150]]
+    samples, inverted, floor = told["Fréchet distance"]
+    assert 0 < floor < 1.5 * samples < inverted / 10
+    here, there = (fidelity.features(net, part) for part in (x[:150], x[150:250]))
+    assert samples == pytest.approx(fidelity.frechet(here, there))
+    assert floor == pytest.approx(fidelity.between_halves(fidelity.features(net, x[100:]), 0)[0])
 
 
 def test_distance_is_torchmetrics_own(faces):
