@@ -100,19 +100,15 @@ def _cell(line: pd.Series, label: str) -> str:
 def claims_table(table: pd.DataFrame) -> str:
     """Return README's table of the claims that were tested: verdict, evidence, one number, executed notebook."""
     known, values, judged = verdicts.judge_all(table)
-    cells, links = [], {}
+    cells = []
     for line in judged[judged["level"] != ""].itertuples():
         claim = known[line.claim]
-        shown = claim.notebook[:2]
-        links[claim.id] = f"results/NUMBERS.md#{claim.id}"
         own = values[(values["claim"] == claim.id) & (values["level"] == line.level)]
-        kept = next(filter(pages.executed, pages.runs_of(own["run"])), None)
-        links[kept or shown] = pages.executed(kept) if kept else f"notebooks/{claim.notebook}.ipynb"
-        place = f"[{shown} run][{kept}]" if kept else f"[{shown}]"
-        told = verdicts.number_of(values, claim.id, line.level)
-        cells.append([claim.words, f"[{line.verdict}][{claim.id}]", TITLES[line.level], told, place])
-    targets = "\n".join(f"[{name}]: {place}" for name, place in sorted(links.items()))
-    return f"{grid(['claim', 'verdict', 'evidence', 'the number', ''], cells)}\n\n{targets}"
+        kept = next(filter(None, map(pages.executed, pages.runs_of(own["run"]))), "")
+        place = f"[{claim.notebook[:2]}{' run' * bool(kept)}]({kept or f'notebooks/{claim.notebook}.ipynb'})"
+        verdict = f"[{line.verdict}](results/NUMBERS.md#{claim.id})"
+        cells.append([claim.words, verdict, TITLES[line.level], verdicts.number_of(values, claim.id, line.level), place])
+    return grid(["claim", "verdict", "evidence", "the number", ""], cells)
 
 
 def untested_list(table: pd.DataFrame) -> str:
