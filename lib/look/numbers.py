@@ -107,7 +107,8 @@ def claims_table(table: pd.DataFrame) -> str:
         kept = next(filter(None, map(pages.executed, pages.runs_of(own["run"]))), "")
         place = f"[{claim.notebook[:2]}{' run' * bool(kept)}]({kept or f'notebooks/{claim.notebook}.ipynb'})"
         verdict = f"[{line.verdict}](results/NUMBERS.md#{claim.id})"
-        cells.append([claim.words, verdict, TITLES[line.level], verdicts.number_of(values, claim.id, line.level), place])
+        told = verdicts.number_of(values, claim.id, line.level)
+        cells.append([claim.words, verdict, TITLES[line.level], told, place])
     return grid(["claim", "verdict", "evidence", "the number", ""], cells)
 
 
