@@ -1,5 +1,7 @@
 """What tests of several rooms begin from, and in which order they run."""
 
+import shutil
+
 import pytest
 
 from lib.study import paths
@@ -10,6 +12,12 @@ LONG = ("test_every_parameter_through_the_engine", "test_the_road_from_photograp
 def pytest_collection_modifyitems(items):
     """Begin with those that take longest, so that no process is left alone with one of them at the end."""
     items.sort(key=lambda item: [item.name.startswith(name) for name in LONG], reverse=True)
+
+
+@pytest.fixture(scope="session")
+def tied():
+    """Words before a command that is to end when these tests are killed; none where a system has no such words."""
+    return ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
 
 
 @pytest.fixture

@@ -142,18 +142,17 @@ SCENARIO = {
 } | {how: {"notebook": "02_bad", "parameters": {"how": how}} for how in ("raise", "kill", "exit", "late")}
 
 
-def test_named_rows_run_with_what_they_need(here):
-    path = here.write(
-        {
-            "a": {"notebook": "01_good"},
-            "of-a": {"notebook": "01_good", "parameters": {"net": "run:a"}},
-            "b": {"notebook": "01_good", "parameters": {"lr": 0.5}},
-            "bad": {"notebook": "02_bad"},
-        }
-    )
+def test_rows_run_where_they_are_named_new_or_changed(here):
+    """With what they need; finished ones are skipped, and stay."""
+    content = {
+        "a": {"notebook": "01_good"},
+        "of-a": {"notebook": "01_good", "parameters": {"net": "run:a"}},
+        "b": {"notebook": "01_good", "parameters": {"lr": 0.5}},
+    }
+    path = here.write(content | {"bad": {"notebook": "02_bad"}})
     assert here.call("run", path, "--rows", "b").returncode == 0, "the others were not asked for"
     both = here.call("run", path, "--rows", "b", "a", "of-a")
-    assert both.returncode == 0, both.err
+    assert (both.returncode, both.err) == (0, "")
     assert "2 of 3 rows to run" in both.out
     assert sorted(re.findall(r"(\S+) started", both.out)) == ["a", "of-a"], "b, which is finished, ends nothing"
     assert here.say("run", path, "--rows", "of-a").out.startswith("quick.yaml: 0 of 2 rows to run\n")
@@ -161,6 +160,24 @@ def test_named_rows_run_with_what_they_need(here):
     unknown = here.say("run", path, "--rows", "of-b")
     assert unknown.returncode == 1
     assert unknown.err == f"error: {path} has no row 'of-b': it has a, b, bad, of-a\n"
+
+    made = {p: p.stat().st_mtime_ns for p in here.runs.glob("*/metrics.json")}
+    assert len(made) == 3
+    again = here.say("run", here.write(content))
+    assert again.returncode == 0
+    assert "0 of 3 rows to run" in again.out
+    assert {p: p.stat().st_mtime_ns for p in here.runs.glob("*/metrics.json")} == made
+
+    content["a"]["parameters"] = {"steps": 7}
+    changed = here.call("run", here.write(content))
+    assert changed.returncode == 0
+    assert re.findall(r"(\S+) started", changed.out) == ["a", "of-a"]
+    assert {p: p.stat().st_mtime_ns for p in made} == made, "the older runs stay"
+    assert here.record("of-a")["parameters"]["net"] == f"run:{here.record('a')['run_id']}"
+
+    (here.folder_of("a") / "metrics.json").unlink()
+    lost = here.call("run", path)
+    assert re.findall(r"(\S+) started", lost.out) == ["a"], "what came of it is the same run, and stays"
 
 
 def test_a_partly_failed_batch(here, capsys):
@@ -214,36 +231,6 @@ def test_a_partly_failed_batch(here, capsys):
         "of-raise": "new row",
     }.items():
         assert re.search(rf"^  {row} +{reason}$", told, re.MULTILINE), told
-
-
-def test_finished_runs_are_skipped_and_changed_ones_run(here):
-    content = {
-        "a": {"notebook": "01_good"},
-        "of-a": {"notebook": "01_good", "parameters": {"net": "run:a"}},
-        "b": {"notebook": "01_good", "parameters": {"lr": 0.5}},
-    }
-    path = here.write(content)
-    first = here.call("run", path)
-    assert first.returncode == 0, first.err
-    assert first.err == ""
-    made = {p: p.stat().st_mtime_ns for p in here.runs.glob("*/metrics.json")}
-    assert len(made) == 3
-
-    second = here.say("run", path)
-    assert second.returncode == 0
-    assert "0 of 3 rows to run" in second.out
-    assert {p: p.stat().st_mtime_ns for p in here.runs.glob("*/metrics.json")} == made
-
-    content["a"]["parameters"] = {"steps": 7}
-    third = here.call("run", here.write(content))
-    assert third.returncode == 0
-    assert re.findall(r"(\S+) started", third.out) == ["a", "of-a"]
-    assert {p: p.stat().st_mtime_ns for p in made} == made, "the older runs stay"
-    assert here.record("of-a")["parameters"]["net"] == f"run:{here.record('a')['run_id']}"
-
-    (here.folder_of("a") / "metrics.json").unlink()
-    fourth = here.call("run", path)
-    assert re.findall(r"(\S+) started", fourth.out) == ["a"], "what came of it is the same run, and stays"
 
 
 def test_a_damaged_metrics_file_is_not_taken_for_finished(here):
@@ -336,9 +323,9 @@ def test_kernels_killed_at_random(study):
 
     A few rows here; STUDY_ORDEAL=200 asks for more.
     """
-    names = [f"row-{i}" for i in range(int(os.environ.get("STUDY_ORDEAL", 6)))]
+    names = [f"row-{i}" for i in range(int(os.environ.get("STUDY_ORDEAL", 4)))]
     path = study.write({name: {"notebook": "01_good", "parameters": {"steps": i}} for i, name in enumerate(names, 1)})
-    chance, spared, killed = random.Random(0), set(), 0
+    chance, spared, killed = random.Random(22), set(), 0  # of the first four two, at once
     process = study.start("run", path)
     with ThreadPoolExecutor(1) as pool:  # which reads what it says, so that it never waits for a reader
         said = pool.submit(process.communicate)

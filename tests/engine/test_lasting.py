@@ -7,12 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import ordeal
 import pytest
 from studies import BAD, wait_for, write_notebook
 
-from lib.engine import batch, plans, rows
+from lib.engine import batch, places, plans, rows
 from lib.gan import checkpoints
 from lib.study import paths
 
@@ -21,7 +22,7 @@ WAITS = {"notebook": "02_bad", "parameters": {"how": "wait"}}
 
 def test_two_batches_share_rows(tmp_path):
     """A few rows here; `python tests/engine/ordeal.py` asks for more, and more often."""
-    assert ordeal.run(tmp_path, count=4, shared=2, apart=1.5) == []
+    assert ordeal.run(tmp_path, count=3, shared=2, apart=1.5) == []
 
 
 def test_batch_files_of_one_name_are_two(study):
@@ -179,16 +180,25 @@ def test_only_rows_that_start_say_so(study):
     assert (first.returncode, second.returncode) == (0, 0)
 
 
-def test_rows_that_are_waited_for_go_first(study):
-    content = {f"alone{i}": {"notebook": "01_good", "parameters": {"steps": i}} for i in range(1, 4)}
-    content["first"] = {"notebook": "01_good"}
-    content["last"] = {"notebook": "01_good", "parameters": {"net": "run:first"}}
-    path = study.write(
-        {name: row | ({"parameters": {"steps": 9}} if name == "first" else {}) for name, row in content.items()}
-    )
-    ran = study.call("run", path, "--jobs", "1")
-    assert re.findall(r"(\S+) started", ran.out)[0] == "first"
-    assert ran.returncode == 0
+def test_rows_that_are_waited_for_go_first(here, monkeypatch):
+    steps = {"alone1": 1, "alone2": 2, "alone3": 4, "first": 9}
+    content = {name: {"notebook": "01_good", "parameters": {"steps": n}} for name, n in steps.items()}
+    loaded = rows.load(here.write(content | {"last": {"notebook": "01_good", "parameters": {"net": "run:first"}}}))
+    machine, began = places.Machine(at_once=1), []
+
+    def start(row, plan, code):
+        began.append(row.name)
+        machine.running[row.name] = places.Job(row, SimpleNamespace(poll=lambda: 0))
+
+    monkeypatch.setattr(machine, "start", start)
+    assert batch.work_through(loaded.rows, plans.write(loaded, loaded.rows), machine) == set()
+    assert began[0] == "first" and sorted(began) == sorted(loaded.rows)
+
+
+def test_rows_side_by_side_are_as_many_as_was_said(here, monkeypatch):
+    monkeypatch.setattr(batch, "run", lambda found, place, *_: place.at_once)
+    path = here.write({"a": {"notebook": "01_good"}})
+    assert [here.say("run", path, *words).returncode for words in ([], ["--jobs", "3"])] == [0, 3]
 
 
 SHOWS = """
@@ -220,14 +230,18 @@ def shown(study, row="a"):
 
 
 def test_a_row_is_the_same_in_a_hostile_environment(study):
-    """The kind: whatever the shell, the user's settings and what is installed as python3 say."""
+    """Whatever the shell, the user's settings, what is installed as python3, and a stranger's imports say."""
     write_notebook(study.folder / "notebooks", "01_good", SHOWS)
     path = study.write({"a": {"notebook": "01_good"}})
     plain = study.call("run", path)
     assert plain.returncode == 0, plain.out + plain.err
     expected = shown(study)
     assert "image/png" in json.dumps(expected)
+    assert "True None ä" in json.dumps(expected, ensure_ascii=False)
 
+    stranger = study.folder / "stranger"  # on the path of imports
+    stranger.mkdir()
+    (stranger / "sitecustomize.py").write_text("import os; os.environ['HOSTILE'] = 'very'")
     hostile = study.folder / "hostile"
     kernel = hostile / "kernels" / "python3"
     kernel.mkdir(parents=True)
@@ -246,33 +260,13 @@ def test_a_row_is_the_same_in_a_hostile_environment(study):
         "MPLBACKEND": "Agg", "MATPLOTLIBRC": str(hostile), "MPLCONFIGDIR": str(hostile), "HOME": str(home),
         "LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "PYTHONWARNINGS": "ignore",
         "HOSTILE": "yes", "NO_COLOR": "1", "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "7", "PYTHONHASHSEED": "5",
+        "PYTHONPATH": str(stranger),
     }  # fmt: skip
     for name in ("USER", "LOGNAME", "LNAME", "USERNAME"):
         study.environment.pop(name, None)
     again = study.call("run", path, "--rerun", "a")
     assert again.returncode == 0, again.out + again.err
     assert shown(study) == expected
-
-
-def test_a_stranger_on_the_path_of_imports_reaches_no_row(study):
-    (study.folder / "hostile").mkdir()
-    (study.folder / "hostile" / "sitecustomize.py").write_text("import os; os.environ['HOSTILE'] = 'yes'")
-    study.environment["PYTHONPATH"] = str(study.folder / "hostile")
-    write_notebook(study.folder / "notebooks", "01_good", SHOWS)
-    process = study.call("run", study.write({"a": {"notebook": "01_good"}}))
-    assert process.returncode == 0, process.err
-    assert "True None ä" in json.dumps(shown(study), ensure_ascii=False)
-
-
-def test_a_machine_without_git(study):
-    bare = study.folder / "bare"
-    bare.mkdir()
-    for word in ("sh", "echo", "uname"):
-        (bare / word).symlink_to(shutil.which(word))
-    study.environment["PATH"] = str(bare)
-    process = study.call("run", study.write({"a": {"notebook": "01_good"}}))
-    assert process.returncode == 0, process.err
-    assert study.record("a")["commit"] == "unknown"
 
 
 def test_a_relative_path_begins_at_the_repositorys_root():
@@ -284,13 +278,19 @@ def test_a_relative_path_begins_at_the_repositorys_root():
     assert said == [str(paths.ROOT / place) for place in ("out", "out/runs", "d", "d/x")]
 
 
-def test_results_in_a_relative_folder(study):
+def test_results_in_a_relative_folder_on_a_machine_without_git(study):
     """As README says it: STUDY_RESULTS=out."""
-    study.environment["STUDY_RESULTS"] = os.path.relpath(study.folder / "out", paths.ROOT)
+    bare = study.folder / "bare"
+    bare.mkdir()
+    for word in ("sh", "echo", "uname"):
+        (bare / word).symlink_to(shutil.which(word))
+    out = study.folder / "out"
+    study.environment |= {"PATH": str(bare), "STUDY_RESULTS": os.path.relpath(out, paths.ROOT)}
     process = study.call("run", study.write({"a": {"notebook": "01_good"}}))
     assert process.returncode == 0, process.err
-    assert list((study.folder / "out" / "runs").glob("01_good-*/metrics.json"))
-    assert not (study.folder / "out" / "out").exists()
+    (record,) = out.glob("runs/01_good-*/metrics.json")
+    assert json.loads(record.read_text())["commit"] == "unknown"
+    assert not (out / "out").exists()
 
 
 def test_a_finished_row_of_other_code_is_told_and_may_be_accepted(here):

@@ -129,7 +129,7 @@ def wait_for(found, seconds=240):
 
 
 @contextmanager
-def lab(folder: Path):
+def lab(folder: Path, tied: list[str]):
     """JupyterLab as `make lab` starts it, where its port is in use: it takes another. Yields the address."""
     said = subprocess.run(["make", "-n", "lab"], cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout
     given = re.search(r"jupyter lab (.*) notebooks$", said, re.MULTILINE)[1].split()
@@ -139,7 +139,7 @@ def lab(folder: Path):
         taken.listen()
         port = taken.getsockname()[1]
         server = subprocess.Popen(
-            [sys.executable, "-m", "jupyter", "lab", *given, "--no-browser", f"--port={port}", str(folder)],
+            [*tied, sys.executable, "-m", "jupyter", "lab", *given, "--no-browser", f"--port={port}", str(folder)],
             stdout=log, stderr=log, cwd=folder, start_new_session=True,
             env=os.environ | {"JUPYTER_RUNTIME_DIR": str(runtime), "STUDY_RUNS": str(folder / "runs"),
                               "JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTERLAB_SETTINGS_DIR": str(folder)},
@@ -158,8 +158,20 @@ def lab(folder: Path):
                 process.kill()
 
 
+def test_what_tests_start_ends_when_they_are_killed(tied):
+    if not tied:
+        pytest.skip("no setpriv, which Linux has")
+    code = f"import subprocess as s, sys; print(s.Popen({[*tied, 'sleep', '600']}).pid, flush=True); sys.stdin.read()"
+    killed = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with killed:
+        left = psutil.Process(int(killed.stdout.readline()))
+        wait_for(lambda: left.name() == "sleep")
+        killed.kill()
+    left.wait(20)
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no browser: apt-get install chromium")
-def test_a_slider_moves_the_picture_in_jupyterlab(tmp_path):
+def test_a_slider_moves_the_picture_in_jupyterlab(tmp_path, tied):
     playwright = pytest.importorskip("playwright.sync_api")
     notebook = nbformat.read(paths.NOTEBOOKS / "90_explore.ipynb", as_version=4)
     (cell,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
@@ -171,7 +183,7 @@ def test_a_slider_moves_the_picture_in_jupyterlab(tmp_path):
     notebook.metadata.pop("widgets", None)
     nbformat.write(notebook, tmp_path / "90_explore.ipynb")
     SCREENSHOTS.mkdir(exist_ok=True)
-    with lab(tmp_path) as address, playwright.sync_playwright() as driver:
+    with lab(tmp_path, tied) as address, playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.set_default_timeout(180_000)

@@ -49,7 +49,21 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def site(tmp_path, monkeypatch):
-    """A batch of two rows as it stands after a run: one finished, one that failed."""
+    """Where the pages of a batch go."""
+    return run_two_rows(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The pages of that batch, as written once."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = run_two_rows(tmp_path_factory.mktemp("study"), patch)
+        assert report.write("quick") == folder.parent / "index.html"
+    return folder
+
+
+def run_two_rows(tmp_path, monkeypatch):
+    """Make a batch of two rows as it stands after a run, one finished, one that failed; return where its pages go."""
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
     monkeypatch.setattr(paths, "KEPT", tmp_path / "kept")
     monkeypatch.delenv("STUDY_RUNS", raising=False)
@@ -90,15 +104,14 @@ def site(tmp_path, monkeypatch):
     return tmp_path / "site" / "quick"
 
 
-def test_a_site(site):
-    assert report.write("quick") == site.parent / "index.html"
-    assert {path.name for path in site.iterdir()} == {
+def test_a_site(written):
+    assert {path.name for path in written.iterdir()} == {
         "index.html",
         "digits-walk.html",
         "failed.html",
         "digits-walk.walk.png",
     }
-    pages = {path: Page(path.read_text()) for path in site.parent.rglob("*.html")}
+    pages = {path: Page(path.read_text()) for path in written.parent.rglob("*.html")}
     assert len(pages) > 50
     for path, page in pages.items():
         fetched = [place for place in page.fetched if not place.startswith(("data:", "#"))]
@@ -107,16 +120,15 @@ def test_a_site(site):
             link for link in page.links if not link.startswith(("#", "http")) and not (path.parent / link).is_file()
         ], path
         assert not [alt for alt in page.alts if len(alt) < 8 or "No description" in alt], path
-    index = (site / "index.html").read_text()
-    assert "../claims/walk.html" in pages[site / "index.html"].links, "which the finished run decides"
+    index = (written / "index.html").read_text()
+    assert "../claims/walk.html" in pages[written / "index.html"].links, "which the finished run decides"
     assert re.search("failed.html.*failed</b>: not finished", index, re.DOTALL)
     assert "never" not in index, "a row that was not run has no page"
-    assert "index.html" in pages[site / "digits-walk.html"].links
+    assert "index.html" in pages[written / "digits-walk.html"].links
 
 
-def test_the_front_page_has_every_claim_by_section(site):
-    report.write("quick")
-    text = (site.parent / "index.html").read_text()
+def test_the_front_page_has_every_claim_by_section(written):
+    text = (written.parent / "index.html").read_text()
     known = claims.load()
     found = re.findall(r'<h3><a href="claims/([\w-]+).html">', text)
     assert found == list(known)
@@ -126,13 +138,12 @@ def test_the_front_page_has_every_claim_by_section(site):
     assert "quick/index.html" in Page(text).links
 
 
-def test_a_claims_page_has_criterion_values_and_executed_notebook(site):
-    report.write("quick")
-    walk = (site.parent / "claims" / "walk.html").read_text()
+def test_a_claims_page_has_criterion_values_and_executed_notebook(written):
+    walk = (written.parent / "claims" / "walk.html").read_text()
     assert "above 0" in walk and "1.50 (1.00 to 2.00)" in walk and "quick/digits-walk" in walk
     assert "../quick/digits-walk.html" in Page(walk).links
     assert re.search('<svg [^>]*aria-label="quick/digits-walk: 1.50 \\(1.00 to 2.00\\)"', walk)
-    epoch = (site.parent / "claims" / "epoch.html").read_text()
+    epoch = (written.parent / "claims" / "epoch.html").read_text()
     assert "../notebooks/07_memorisation.html" in Page(epoch).links and "not tested" in epoch
 
 
@@ -162,15 +173,14 @@ def test_a_value_is_drawn_where_it_lies():
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium")
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_the_front_page_in_a_browser(site, width, scheme):
-    report.write("quick")
+def test_the_front_page_in_a_browser(written, width, scheme):
     with sync_playwright() as engine:
         browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         page, asked, wrong = context.new_page(), [], []
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.goto((site.parent / "index.html").as_uri())
+        page.goto((written.parent / "index.html").as_uri())
         shown = page.locator(".claim:visible")
         assert shown.count() == len(claims.load())
         page.get_by_label("not tested", exact=True).uncheck()
@@ -208,9 +218,8 @@ def test_the_ten_numbers_are_kept():
     assert {(row, metric) for row, metric, *_ in report.TEN} <= set(zip(kept["row"], kept["metric"], strict=True))
 
 
-def test_the_player_is_on_the_page_with_its_buttons(site):
-    report.write("quick")
-    page = (site / "digits-walk.html").read_text()
+def test_the_player_is_on_the_page_with_its_buttons(written):
+    page = (written / "digits-walk.html").read_text()
     assert "new Animation(frames" in page
     used = set(re.findall(r'class="fa fa-([a-z-]+)"', page))
     assert used

@@ -40,7 +40,7 @@ def photos(tmp_path):
     return folder
 
 
-def test_the_road_from_photographs_to_pictures(photos, tmp_path):
+def test_the_road_from_photographs_to_pictures(photos, tmp_path, tied):
     batch = yaml.safe_load(OWN.read_text().replace("folder:photos", f"folder:{photos}"))
     assert batch["rows"].keys() == SMALL.keys()
     for name, row in batch["rows"].items():
@@ -48,7 +48,7 @@ def test_the_road_from_photographs_to_pictures(photos, tmp_path):
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(batch))
     env = {k: v for k, v in os.environ.items() if not k.startswith("STUDY_")}
     env |= {"STUDY_RESULTS": str(tmp_path / "results"), "STUDY_DATA": str(tmp_path / "data")}
-    command = [sys.executable, "-m", "lib", "run", "own.yaml"]
+    command = [*tied, sys.executable, "-m", "lib", "run", "own.yaml"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     promised = pictures_of_the_readme()

@@ -52,12 +52,12 @@ def test_a_row_changes_every_parameter(notebook):
     assert not {name for name in usual if all(row.get(name, usual[name]) == usual[name] for row in given)}
 
 
-def test_every_parameter_through_the_engine(pictures, tmp_path):
+def test_every_parameter_through_the_engine(pictures, tmp_path, tied):
     batch = tmp_path / "smoke.yaml"
     batch.write_text(SMOKE.read_text().replace("smoke/", f"{pictures}/"))
     env = {k: v for k, v in os.environ.items() if not k.startswith("STUDY_")}
     env |= {"STUDY_RESULTS": str(tmp_path / "results"), "STUDY_DATA": str(tmp_path / "data")}
-    command = [sys.executable, "-m", "lib", "run", batch]
+    command = [*tied, sys.executable, "-m", "lib", "run", batch]
     done = subprocess.run(map(str, command), capture_output=True, text=True, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     ran = {path.parent.name.rpartition("-")[0] for path in tmp_path.glob("results/runs/*/metrics.json")}
