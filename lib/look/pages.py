@@ -19,6 +19,7 @@ import nbformat
 import pandas as pd
 from jinja2 import DictLoader
 from nbconvert import HTMLExporter
+from nbconvert.filters import clean_html
 from PIL import Image
 
 from lib.look import claims
@@ -179,7 +180,9 @@ def page(notebook: nbformat.NotebookNode, title: str, back: str, target: str = "
 @cache
 def _exporter() -> HTMLExporter:
     template = (TEMPLATES / "notebook.html.j2").read_text().replace("ICONS", PLAYER)
-    return HTMLExporter(extra_loaders=[DictLoader({"page.html.j2": template})], template_file="page.html.j2")
+    exporter = HTMLExporter(extra_loaders=[DictLoader({"page.html.j2": template})], template_file="page.html.j2")
+    exporter.register_filter("clean_html", cache(clean_html))  # half of the time: rows of one notebook share cells
+    return exporter
 
 
 def figures_of(notebook: nbformat.NotebookNode) -> list[dict[str, str]]:
