@@ -1,5 +1,8 @@
 """Charts: a mark where its number is, and the colour of its side."""
 
+import os
+import subprocess
+import sys
 from io import BytesIO
 
 import pandas as pd
@@ -7,7 +10,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from lib.look import charts, claims
-from lib.study import tables
+from lib.study import paths, tables
 
 VALUES = pd.DataFrame({
     "unit": ["points", "points", "times x"], "level": "toy",
@@ -77,3 +80,12 @@ def test_trainings_of_one_recipe_have_one_colour_and_bars_are_lines():
     assert diamond.get_xydata().tolist() == [[2500, 71]] and diamond.get_color() == b.get_color()
     told = [text.get_text() for text in few.figure.legends[0].get_texts()]
     assert told == ["64 maps", "64 maps; mirrored"]
+
+
+def test_figures_need_no_display(tmp_path):
+    draw = "charts.show_bars(pd.DataFrame({'who': ['a'], 'images': 'exact', 'all': 1.0}), ['all']).savefig('x.png')"
+    displays = ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND")
+    bare = {name: value for name, value in os.environ.items() if name not in displays}
+    code = f"import os, pandas as pd; from lib.look import charts; os.chdir({str(tmp_path)!r}); {draw}"
+    subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, env=bare, check=True)
+    assert (tmp_path / "x.png").stat().st_size > 0

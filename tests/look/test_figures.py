@@ -2,10 +2,7 @@
 
 import base64
 import io
-import os
 import re
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pandas as pd
@@ -14,7 +11,6 @@ from IPython.core.formatters import DisplayFormatter
 from PIL import Image
 
 from lib.look import figures
-from lib.study import paths
 
 
 def test_pictures_keep_their_pixels():
@@ -62,12 +58,3 @@ def test_a_notebook_stores_figures_and_frames_of_few_colours(monkeypatch):
 def test_heat_is_scaled_image_by_image():
     heat = figures.to_heat(torch.tensor([[[[0.0, 1]]], [[[0.0, 100]]]]))
     assert heat.shape == (2, 3, 1, 2) and torch.equal(heat[0], heat[1]) and heat.abs().max() <= 1
-
-
-def test_figures_need_no_display(tmp_path):
-    draw = "figures.show_grid(torch.zeros(4, 1, 8, 8)).savefig('x.png')"
-    displays = ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND")
-    bare = {name: value for name, value in os.environ.items() if name not in displays}
-    code = f"import os, torch; from lib.look import figures; os.chdir({str(tmp_path)!r}); {draw}"
-    subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, env=bare, check=True)
-    assert (tmp_path / "x.png").stat().st_size > 0

@@ -172,23 +172,24 @@ def test_a_value_is_drawn_where_it_lies():
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium")
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_the_front_page_in_a_browser(written, width, scheme):
+def test_the_front_page_in_a_browser(written):
     with sync_playwright() as engine:
         browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        page, asked, wrong = context.new_page(), [], []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.goto((written.parent / "index.html").as_uri())
-        shown = page.locator(".claim:visible")
-        assert shown.count() == len(claims.load())
-        page.get_by_label("not tested", exact=True).uncheck()
-        assert shown.count() == 1 and page.locator("[role=status]").inner_text().startswith("1 of ")
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing to scroll sideways"
-        lightness = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
-        assert (sum(lightness) > 600) == (scheme == "light")
-        assert not wrong and all(place.startswith(("file:", "data:")) for place in asked), "no other host is asked"
+        for width, scheme in ((1280, "light"), (390, "dark")):
+            context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+            page, asked, wrong = context.new_page(), [], []
+            page.on("request", lambda request, asked=asked: asked.append(request.url))
+            page.on("pageerror", lambda error, wrong=wrong: wrong.append(str(error)))
+            page.goto((written.parent / "index.html").as_uri())
+            shown = page.locator(".claim:visible")
+            assert shown.count() == len(claims.load())
+            page.get_by_label("not tested", exact=True).uncheck()
+            assert shown.count() == 1 and page.locator("[role=status]").inner_text().startswith("1 of ")
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing to scroll sideways"
+            lightness = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+            assert (sum(lightness) > 600) == (scheme == "light")
+            assert asked and not wrong
+            assert all(place.startswith(("file:", "data:")) for place in asked), "no other host is asked"
         browser.close()
 
 
