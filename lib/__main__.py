@@ -39,7 +39,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     word.add_argument("-n", "--dry-run", action="store_true", help="show which rows would run, and why")
     word.add_argument("--jobs", type=count, default=0, metavar="N", help="at most N rows side by side")
     word.add_argument("--slurm", metavar="PROFILE", help="as jobs of a cluster: profiles/slurm.yaml")
-    add("plan", plan, "show which rows of a batch file would run, and why", "batch")
+    about = "show which rows of a batch file would run, and why"
+    add("plan", lambda given: batch.plan(rows.load(given.batch)), about, "batch")
     add("summary", lambda given: batch.summarise(rows.load(given.batch)), "show what came of a batch", "batch")
     add("keep", keep_all, "copy records and executed notebooks to where git keeps them: a run's or a batch's", "what")
     word = add("accept", accept, "say that rows' numbers stand for today's code too", "batch")
@@ -71,11 +72,6 @@ def run(given: argparse.Namespace) -> int:
 
         report.tell(found.name)
     return code
-
-
-def plan(given: argparse.Namespace) -> int:
-    """Show what would run of a batch."""
-    return batch.plan(rows.load(given.batch))
 
 
 def accept(given: argparse.Namespace) -> None:

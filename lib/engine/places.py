@@ -84,7 +84,8 @@ class Machine:
             if (code := job.process.poll()) is not None and not self._may_be_late(job, code):
                 del self.running[name]
                 if job.lease:
-                    give_back(job.lease)
+                    Path(job.lease.lock_file).unlink(missing_ok=True)
+                    job.lease.release()
                 yield job.row, code
 
     def stop(self) -> None:
@@ -206,12 +207,6 @@ def lease(cards: Mapping[str, int], gpu_mb: int = 0) -> tuple[str, FileLock] | N
                 held.acquire()
                 return card, held
     return None
-
-
-def give_back(held: FileLock) -> None:
-    """End a lease."""
-    Path(held.lock_file).unlink(missing_ok=True)
-    held.release()
 
 
 def _private_folder() -> Path:

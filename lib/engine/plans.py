@@ -44,7 +44,7 @@ def write(batch: Batch, rows: Mapping[str, Row]) -> Path:
 def read(plan: Path) -> dict:
     """Return what a plan says; its rows are `Row`s by name."""
     content = json.loads(plan.read_text(encoding="utf-8"))
-    return content | {"rows": {name: Row(**entry | {"name": name}) for name, entry in content["rows"].items()}}
+    return content | {"rows": {name: Row(**entry) for name, entry in content["rows"].items()}}
 
 
 def code_of(plan: Path) -> Path:

@@ -95,9 +95,7 @@ def show_intervals(frame: pd.DataFrame, x: str, y: str, hue: str) -> Figure:
     ax.set(xlabel=x, xlim=(-0.02, 1.02))
     ax.invert_yaxis()
     ax.legend(title=hue, fontsize=8)
-    sns.despine(figure)
-    plt.close(figure)
-    return figure
+    return _end(figure)
 
 
 def show_course(samples: Mapping[int, Tensor], columns: int = 4, count: int = 16) -> Figure:
@@ -133,8 +131,7 @@ def show_curves(log: pd.DataFrame) -> Figure:
     axes[1].set_ylim(0, 1)
     sns.despine(figure)
     figure.tight_layout()
-    plt.close(figure)
-    return figure
+    return _end(figure)
 
 
 def show_spreads(spreads: pd.DataFrame, published: Mapping[str, float]) -> Figure:
@@ -147,9 +144,7 @@ def show_spreads(spreads: pd.DataFrame, published: Mapping[str, float]) -> Figur
     ax.axhline(1, color="0.7", zorder=0, linewidth=1)
     ax.set_ylabel("spread over the start's")
     ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    sns.despine(figure)
-    plt.close(figure)
-    return figure
+    return _end(figure)
 
 
 def play(images: Tensor, seconds: float = 0.12) -> HTML:
@@ -194,9 +189,7 @@ def show_draws(frame: pd.DataFrame, x: str, y: str, mark: Mapping[str, float]) -
     sns.stripplot(frame, x=x, y=y, ax=ax, alpha=0.6, jitter=0.1, order=list(mark))
     ax.scatter(list(mark.values()), range(len(mark)), marker="x", color="black", zorder=3)
     ax.set_ylabel("")
-    sns.despine(figure)
-    plt.close(figure)
-    return figure
+    return _end(figure)
 
 
 def to_heat(maps: Tensor) -> Tensor:
@@ -213,6 +206,11 @@ def show_choice(distances: pd.Series, chosen: int) -> Figure:
     ax.plot(chosen, distances[chosen], "o", markersize=12, markerfacecolor="none", color="black", label="chosen")
     ax.set(xlabel="minibatches", ylabel="Fréchet distance", ylim=(0, None))
     ax.legend()
+    return _end(figure)
+
+
+def _end(figure: Figure) -> Figure:
+    """Leave out the frame's upper and right sides, and show nothing yet."""
     sns.despine(figure)
     plt.close(figure)
     return figure
