@@ -3,7 +3,7 @@
 Which attributes a sample has is told by a judge (`nets.judges`) or, where nobody labelled the images, by its pixels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,7 @@ from lib.internals import fidelity, latent
 from lib.nets import judges, weights
 from lib.nets.judges import AttributeNet, tell
 from lib.nets.models import Discriminator, Generator
-from lib.study import chance, paths
-from lib.study.chance import Interval
+from lib.study import chance
 
 LAID = 4000  # images at most that the judge of overlays learns from, and as many overlays of them
 
@@ -71,7 +70,7 @@ def require(images: ImageSet, names: Sequence[str]) -> pd.DataFrame:
     there = [] if images.attributes is None else list(images.attributes)
     if missing := [name for name in names if name not in there]:
         knows = f"it knows {', '.join(there)}" if there else "it has no labels"
-        raise ValueError(f"{images.name} does not know {', '.join(missing)}: {knows}; name another set")
+        raise ValueError(f"{images.name} does not know {', '.join(missing)}: {knows}; name another set as data_set")
     return images.attributes[list(names)]
 
 
@@ -146,19 +145,39 @@ def concepts(sum_: str, names: Sequence[str]) -> tuple[dict[str, dict[str, bool]
     return dict(zip(labels, three, strict=True)), rest | {carried: True, context: has}
 
 
+def require_told(told: Sequence[str], wanted: Iterable[str]) -> None:
+    """Raise ValueError where a judge, such as one that came with a net, does not tell of a wanted attribute."""
+    if missing := [name for name in wanted if name not in told]:
+        raise ValueError(
+            f"the judge does not tell {', '.join(missing)}: it tells {', '.join(told)}; name a data_set that knows it, "
+            "and another judge learns from that"
+        )
+
+
 def exemplars(belief: pd.DataFrame, wanted: Mapping[str, bool], needed: int, sure: float = 0.8) -> Tensor:
     """Return the rows of `belief` (N, attributes) that surely have, or lack, each wanted attribute: (n,) int64.
 
-    sure: the least probability. Raises ValueError where fewer than `needed` are found, and says how many were.
+    sure: the least probability. Raises ValueError where fewer than `needed` are found, and says how many were; and
+    where belief does not tell of an attribute.
     """
+    require_told(belief, wanted)
     agreeing = [belief[name] > sure if has else belief[name] < 1 - sure for name, has in wanted.items()]
     rows = np.flatnonzero(np.logical_and.reduce(agreeing))
     if len(rows) < needed:
         concept = ", ".join(name if has else f"not {name}" for name, has in wanted.items())
         found = f"{len(rows)} exemplars found among {len(belief):,} samples, {needed} needed"
-        more = f"samples = {-(-needed * len(belief) // len(rows)):,} may hold them" if len(rows) else "draw many more"
+        more = (
+            f"samples = {-(-needed * len(belief) // len(rows))} may hold them"
+            if len(rows)
+            else "draw many more samples"
+        )
         raise ValueError(f"{concept}: {found}; {more}")
     return torch.from_numpy(rows)
+
+
+def draw(pools: Mapping[str, Tensor], most: int, generator: torch.Generator) -> list[Tensor]:
+    """Draw fresh exemplars of a sum's three concepts from the rows that show each: three of (most,)."""
+    return [rows[torch.randperm(len(rows), generator=generator)[:most]] for rows in pools.values()]
 
 
 def having(net: AttributeNet, images: Tensor, wanted: Mapping[str, bool]) -> Tensor:
@@ -182,11 +201,21 @@ def verdicts(
     return told | {"face": fidelity.has_face(images), "rank": rank}
 
 
+def trials(
+    name: str, made: Mapping[str, Tensor], came: Mapping[str, AttributeNet], wanted: Mapping[str, bool],
+    D: Discriminator, worth: Tensor,
+) -> pd.DataFrame:  # fmt: skip
+    """Return the judges' verdicts on the results of a sum, by way of making them: an index of draw, way, sum."""
+    told = {(way, name): pd.DataFrame(verdicts(images, came, wanted, D, worth)) for way, images in made.items()}
+    return pd.concat(told, names=["way", "sum", "draw"]).reorder_levels(["draw", "way", "sum"])
+
+
 def angle(images: Tensor, judge: AttributeNet, yaw: str = "") -> Tensor:
     """Tell where heads look, from -1, the image's left, to 1, its right: images (N, nc, S, S) -> (N,).
 
     By the judge where it learned such an attribute, called yaw; else by a detector.
     """
+    require_told(judge.names, filter(None, [yaw]))
     return tell(judge, images)[:, judge.names.index(yaw)] * 2 - 1 if yaw else fidelity.turned(images)
 
 
@@ -201,37 +230,3 @@ def sides(angles: Tensor) -> list[Tensor]:
     """Return the rows of those that surely look to the left, and to the right: angles (N,) -> two of (n,) int64."""
     right = pd.DataFrame({"right": (angles.numpy() + 1) / 2})
     return [exemplars(right, {"right": side}, 0) for side in (False, True)]
-
-
-def blind(first: Tensor, second: Tensor, most: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Put pairs of images side by side, in an order drawn by lot: (n, ...), (m, ...) -> (2 pairs, ...), (pairs,) bool.
-
-    Of the longer ones as many as there are pairs, `most` at most. The second value tells where the first of a pair is
-    at the left.
-    """
-    first, second = (images[: min(most, len(first), len(second))].cpu() for images in (first, second))
-    at_left = torch.rand(len(first), generator=generator) < 0.5
-    pairs = torch.stack([first, second], 1)
-    return torch.where(at_left.view(-1, *[1] * (first.dim())), pairs, pairs.flip(1)).flatten(0, 1), at_left
-
-
-def marks_of(run_id: str, board: str) -> str:
-    """Return how data/marks.csv has an eye mark a board that a run drew, L or R for each pair; empty: none looked."""
-    told = pd.read_csv(paths.ROOT / "data" / "marks.csv")
-    return "".join(told["marks"][(told["run"] == run_id) & (told["board"] == board)])
-
-
-def agreed(run_id: str, orders: Mapping[str, Tensor]) -> dict[str, Interval]:
-    """Return on how many pairs of a run's boards an eye agrees, by board: those that nobody marked are left out."""
-    marks = {board: marks_of(run_id, board) for board in orders}
-    return {board: chance.interval_of_share(hits_of(told, orders[board])) for board, told in marks.items() if told}
-
-
-def hits_of(marks: str, at_left: Tensor) -> list[bool]:
-    """Return where an eye's marks, one L or R for each of n pairs, are right: at_left (n,) bool, where L is.
-
-    Raises ValueError for another number of marks, and other letters.
-    """
-    if len(marks) != len(at_left) or set(marks) - {"L", "R"}:
-        raise ValueError(f"{len(marks)} marks {marks!r} for {len(at_left)} pairs: give one L or R for each")
-    return [(mark == "L") == bool(left) for mark, left in zip(marks, at_left, strict=True)]

@@ -3,36 +3,42 @@
 D is a partial judge. OpenCV ships a cascade for frontal faces (Viola and Jones 2001) that nobody here made: it looks
 for eyes, nose and mouth by the light and dark around them, at their places. What it misses in real faces, and finds
 where there is none, has to stand beside its counts. Another one finds faces that look to the left, and tells left from
-right by what it finds in the mirror image.
+right by what it finds in the mirror image. The eye is asked by boards of blind pairs.
 
 Distances between sets of images need features, and compare only within one net's. `gan.selection` trains its own for
 each training; here each set of images has one extractor, rebuilt from a seed, whichever training is asked about.
 Neither is the FID, for which `selection.frechet_distances` takes the file of Inception's weights.
 """
 
+import re
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
+from torchvision.utils import make_grid
 
 from lib.gan.selection import NDF, Extractor
 from lib.images import data
 from lib.images.data import ImageSet
 from lib.nets import batchnorm
 from lib.nets.judges import AttributeNet
-from lib.study import chance
+from lib.study import chance, paths
+from lib.study.chance import Interval
 
 FRONTAL, PROFILE = "haarcascade_frontalface_alt.xml", "haarcascade_profileface.xml"
 SIDE = 128  # pixels that an image is enlarged to: a small face has to cover a cascade's window of 20 several times
 LEAST = 64  # pixels of it that a face covers at least
 STEP = 1.05  # from one size that is looked for to the next
 FACE, CLEAR = 3, 20  # neighbouring finds that make a face, and one that leaves little doubt
+ACROSS = 10  # pairs in a row of a board for the eye
 GREY = (0.299, 0.587, 0.114)  # of red, green and blue, as OpenCV weighs them
 
 SEED = 0  # of the fixed extractor's weights
@@ -87,6 +93,58 @@ def tiles(size: int) -> Tensor:
     photographs = torch.from_numpy(np.stack(load_sample_images().images)).permute(0, 3, 1, 2)
     cut = photographs.unfold(2, size, size).unfold(3, size, size)  # (2, 3, down, across, size, size)
     return cut.permute(0, 2, 3, 1, 4, 5).flatten(0, 2).contiguous()
+
+
+# --- the eye
+
+
+def blind(first: Tensor, second: Tensor, most: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Put pairs of images side by side, in an order drawn by lot: (n, ...), (m, ...) -> (2 pairs, ...), (pairs,) bool.
+
+    Of the longer ones as many as there are pairs, `most` at most. The second value tells where the first of a pair is
+    at the left.
+    """
+    first, second = (images[: min(most, len(first), len(second))].cpu() for images in (first, second))
+    at_left = torch.rand(len(first), generator=generator) < 0.5
+    pairs = torch.stack([first, second], 1)
+    return torch.where(at_left.view(-1, *[1] * (first.dim())), pairs, pairs.flip(1)).flatten(0, 1), at_left
+
+
+def boards(
+    sides: Mapping[str, tuple[Tensor, Tensor]], most: int, generator: torch.Generator, folder: Path
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Draw boards of blind pairs, each into folder/pairs-NAME.jpg without its order; return them, and the orders.
+
+    sides: by the board's name, the images (n, nc, S, S) of one kind and those of the other, as `blind` takes them.
+    """
+    drawn = {name: blind(*both, most, generator) for name, both in sides.items()}
+    for name, (board, _) in drawn.items():
+        picture = make_grid(data.to_uint8(board), nrow=2 * ACROSS, padding=1, pad_value=255).permute(1, 2, 0)
+        words = "-".join(re.findall(r"\w+", name))
+        Image.fromarray(picture.numpy()).save(folder / f"pairs-{words}.jpg", quality=90)
+    return {name: board for name, (board, _) in drawn.items()}, {name: order for name, (_, order) in drawn.items()}
+
+
+def marks_of(run_id: str, board: str) -> str:
+    """Return how data/marks.csv has an eye mark a board that a run drew, L or R for each pair; empty: none looked."""
+    told = pd.read_csv(paths.ROOT / "data" / "marks.csv")
+    return "".join(told["marks"][(told["run"] == run_id) & (told["board"] == board)])
+
+
+def agreed(run_id: str, orders: Mapping[str, Tensor]) -> dict[str, Interval]:
+    """Return on how many pairs of a run's boards an eye agrees, by board: those that nobody marked are left out."""
+    marks = {board: marks_of(run_id, board) for board in orders}
+    return {board: chance.interval_of_share(hits_of(told, orders[board])) for board, told in marks.items() if told}
+
+
+def hits_of(marks: str, at_left: Tensor) -> list[bool]:
+    """Return where an eye's marks, one L or R for each of n pairs, are right: at_left (n,) bool, where L is.
+
+    Raises ValueError for another number of marks, and other letters.
+    """
+    if len(marks) != len(at_left) or set(marks) - {"L", "R"}:
+        raise ValueError(f"{len(marks)} marks {marks!r} for {len(at_left)} pairs: give one L or R for each")
+    return [(mark == "L") == bool(left) for mark, left in zip(marks, at_left, strict=True)]
 
 
 # --- distances in features

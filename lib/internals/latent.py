@@ -18,6 +18,8 @@ from lib.nets.devices import device_of
 from lib.nets.models import Generator
 from lib.study import chance
 
+CONTROLS = ("random direction", "shuffled concept", "wrong signs")  # what sums have to beat
+
 
 def points(G: Generator, n: int, seed: int, *purpose: str | int) -> Tensor:
     """Draw n vectors from G's prior for one purpose, from a stream of its own: (n, nz), on G's device."""
@@ -89,6 +91,14 @@ def arithmetic(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     return a.mean(0) - b.mean(0) + c.mean(0)
 
 
+def sums(values: Tensor, picked: Sequence[Sequence[Tensor]], n: int) -> Tensor:
+    """Return the sum of n exemplars of each concept, over z or over pixels: (N, ...) -> (sums, ...).
+
+    picked: of each sum the rows of its three concepts' exemplars, n of each at least.
+    """
+    return torch.stack([arithmetic(*(values[rows[:n]] for rows in concepts)) for concepts in picked])
+
+
 def neighbours(y: Tensor, generator: torch.Generator, radius: float = 0.25, n: int = 8) -> Tensor:
     """Surround y by n points with uniform noise of +-radius in each coordinate (paper, Fig 7), y in the middle.
 
@@ -106,10 +116,11 @@ def board(G: Generator, y: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def controls(z: Tensor, picked: Sequence[Sequence[Tensor]], n: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Return what sums of n exemplars have to beat, each as long as their first two terms: two of (sums, nz).
+    """Return what sums of n exemplars have to beat: three of (sums, nz).
 
     picked: of each sum the rows of z that show its three concepts, 2 n of each at least. The third mean plus a random
-    direction; and plus the difference of exemplars of the first two concepts, shuffled.
+    direction as long as the difference of the first two; and plus that of their exemplars, shuffled. Wrong signs, as
+    report 002 has them: the first mean plus the second, which is to show the third.
     """
     first, second, third = (torch.stack([z[rows[i][:n]].mean(0) for rows in picked]) for i in range(3))
     anywhere = F.normalize(torch.randn(third.shape, generator=generator), dim=1).to(z)
@@ -117,7 +128,7 @@ def controls(z: Tensor, picked: Sequence[Sequence[Tensor]], n: int, generator: t
     mixed = [rows[torch.randperm(len(rows), generator=generator)] for rows in both]
     shuffled = torch.stack([z[rows[:n]].mean(0) - z[rows[n : 2 * n]].mean(0) for rows in mixed])
     along = third + (first - second).norm(dim=1, keepdim=True) * anywhere
-    return {"random direction": along, "shuffled concept": third + shuffled}
+    return dict(zip(CONTROLS, (along, third + shuffled, first + second), strict=True))
 
 
 def turn(left: Tensor, right: Tensor, start: Tensor, steps: int, generator: torch.Generator) -> dict[str, Tensor]:

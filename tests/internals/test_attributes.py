@@ -80,8 +80,20 @@ def test_exemplars_written_out():
         attributes.exemplars(belief, {"smiling": True, "male": False}, 3)
 
 
+def test_a_judge_that_came_with_a_net_is_asked_only_what_it_tells():
+    belief = pd.DataFrame({"smiling": [0.9], "male": [0.1]})
+    said = "the judge does not tell hat, wig: it tells smiling, male; name a data_set that knows it"
+    with pytest.raises(ValueError, match=said):
+        attributes.exemplars(belief, {"smiling": True, "hat": False, "wig": True}, 1)
+    judge = judges.AttributeNet(["smiling", "male"], 16, 3, 4, 0).eval()
+    with pytest.raises(ValueError, match="the judge does not tell yaw: it tells smiling, male"):
+        attributes.angle(torch.zeros(1, 3, 16, 16), judge, "yaw")
+
+
 def test_no_exemplar_at_all():
-    with pytest.raises(ValueError, match="male: 0 exemplars found among 1,000 samples, 2 needed; draw many more"):
+    with pytest.raises(
+        ValueError, match="male: 0 exemplars found among 1,000 samples, 2 needed; draw many more samples"
+    ):
         attributes.exemplars(pd.DataFrame({"male": np.zeros(1000)}), {"male": True}, 2)
 
 
@@ -116,37 +128,13 @@ def test_both_judges_of_sums_learn_and_say_how_well(taught):
         assert torch.equal(told["works and is single"], told["works"] & told["single"])
         assert told["face"].float().mean() < 0.1
         assert told["rank"].tolist() == [sum(level > answer for answer in worth).item() / 4 for level in D(some)]
+    some = data.to_float(x[:6])
+    table = attributes.trials("A > B", {"sum": some, "by chance": some}, came, {"bright": True}, D, worth)
+    assert table.index.names == ["draw", "way", "sum"] and len(table) == 12
+    works = attributes.verdicts(some, came, {"bright": True}, D, worth)["works"].tolist()
+    assert table.works.xs("by chance", level="way").tolist() == works
     found = attributes.verdicts(data.to_float(x), came, {"bright": True}, D, worth)["works"]
     assert (found.numpy() == truth[:, 0]).mean() > 0.9
-
-
-def test_pairs_are_shown_blindly_and_marks_scored():
-    first, second = torch.arange(40.0), 100 + torch.arange(40.0)
-    board, at_left = attributes.blind(first[:, None], second[:, None], 50, torch.Generator().manual_seed(0))
-    left, right = board[:, 0].view(40, 2).T
-    assert torch.equal(torch.where(at_left, left, right), first) and torch.equal(
-        torch.where(at_left, right, left), second
-    )
-    assert 8 < at_left.sum() < 32
-    board, order = attributes.blind(first, second[:7], 5, torch.Generator().manual_seed(0))
-    assert len(board) == 10 and torch.equal(order, at_left[:5]), "the same lot for each pair, however many there are"
-    assert attributes.hits_of("LRL", torch.tensor([True, True, False])) == [True, False, False]
-    for marks in ("LR", "LRX"):
-        with pytest.raises(ValueError, match=f"marks '{marks}' for 3 pairs: give one L or R for each"):
-            attributes.hits_of(marks, torch.tensor([True, True, False]))
-
-
-def test_marks_belong_to_one_board_of_one_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(attributes.paths, "ROOT", tmp_path)
-    (tmp_path / "data").mkdir()
-    lines = ["run,board,marks,looked", "a-1,sums,LLR,who", "a-1,turn,RRR,who", "a-2,sums,RL,who"]
-    (tmp_path / "data" / "marks.csv").write_text("\n".join(lines))
-    assert attributes.marks_of("a-2", "sums") == "RL" and attributes.marks_of("a-2", "turn") == ""
-    order = torch.tensor([True, False, False])
-    found = attributes.agreed("a-1", {"sums": order, "turn": order, "other": order})
-    assert {board: round(3 * share.mean) for board, share in found.items()} == {"sums": 2, "turn": 2}
-    with pytest.raises(ValueError, match="2 marks 'RL' for 3 pairs"):
-        attributes.agreed("a-2", {"sums": order})
 
 
 def test_who_looks_where():
@@ -207,16 +195,22 @@ def test_what_is_known_of_images():
 def test_a_set_that_does_not_know_what_is_asked():
     images = a_set([0, 0], ("all",), smiling=[0, 1], male=[1, 1])
     assert list(attributes.require(images, ["male", "smiling"])) == ["male", "smiling"]
-    with pytest.raises(ValueError, match="photos does not know hat, wig: it knows smiling, male; name another set"):
+    with pytest.raises(
+        ValueError, match="photos does not know hat, wig: it knows smiling, male; name another set as data_set"
+    ):
         attributes.require(images, ["male", "hat", "wig"])
-    with pytest.raises(ValueError, match="photos does not know smiling: it has no labels; name another set"):
+    with pytest.raises(
+        ValueError, match="photos does not know smiling: it has no labels; name another set as data_set"
+    ):
         attributes.require(a_set([0, 0], ("all",)), ["smiling"])
     with pytest.raises(ValueError, match="^male: an attribute is named twice"):
         attributes.require(images, ["male", "smiling", "male"])
 
 
 def test_judges_cannot_learn_from_images_that_nobody_labelled():
-    with pytest.raises(ValueError, match="photos does not know smiling, male: it has no labels; name another set"):
+    with pytest.raises(
+        ValueError, match="photos does not know smiling, male: it has no labels; name another set as data_set"
+    ):
         attributes.fit_judges(a_set([0] * 20, ("all",)), ["smiling", "male"], "", 1, 3, seed=0)
 
 

@@ -138,3 +138,50 @@ def test_what_features_cover():
     base = torch.tensor([[0.0], [1], [2], [3], [4]])
     x = torch.tensor([[-3.0], [-3.1], [7.0], [7.1], [2.5]])
     assert fidelity.covered(x, base).tolist() == [True, False, True, False, True]
+
+
+def test_pairs_are_shown_blindly_and_marks_scored():
+    first, second = torch.arange(40.0), 100 + torch.arange(40.0)
+    board, at_left = fidelity.blind(first[:, None], second[:, None], 50, torch.Generator().manual_seed(0))
+    left, right = board[:, 0].view(40, 2).T
+    assert torch.equal(torch.where(at_left, left, right), first) and torch.equal(
+        torch.where(at_left, right, left), second
+    )
+    assert 8 < at_left.sum() < 32
+    board, order = fidelity.blind(first, second[:7], 5, torch.Generator().manual_seed(0))
+    assert len(board) == 10 and torch.equal(order, at_left[:5]), "the same lot for each pair, however many there are"
+    assert fidelity.hits_of("LRL", torch.tensor([True, True, False])) == [True, False, False]
+    for marks in ("LR", "LRX"):
+        with pytest.raises(ValueError, match=f"marks '{marks}' for 3 pairs: give one L or R for each"):
+            fidelity.hits_of(marks, torch.tensor([True, True, False]))
+
+
+def test_marks_belong_to_one_board_of_one_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(fidelity.paths, "ROOT", tmp_path)
+    (tmp_path / "data").mkdir()
+    lines = ["run,board,marks,looked", "a-1,sums,LLR,who", "a-1,turn,RRR,who", "a-2,sums,RL,who"]
+    (tmp_path / "data" / "marks.csv").write_text("\n".join(lines))
+    assert fidelity.marks_of("a-2", "sums") == "RL" and fidelity.marks_of("a-2", "turn") == ""
+    order = torch.tensor([True, False, False])
+    found = fidelity.agreed("a-1", {"sums": order, "turn": order, "other": order})
+    assert {board: round(3 * share.mean) for board, share in found.items()} == {"sums": 2, "turn": 2}
+    with pytest.raises(ValueError, match="2 marks 'RL' for 3 pairs"):
+        fidelity.agreed("a-2", {"sums": order})
+
+
+def test_boards_are_written_without_their_order_and_as_many_as_there_are_pairs(tmp_path):
+    """One kind is black, the other white: the board shows the order that marks are held against."""
+    black, white = torch.full((2, 30, 3, 16, 16), -1.0) * torch.tensor([1.0, -1.0])[:, None, None, None, None]
+    sides = {"sums": (black, white[:7]), "Smiling > not Male": (black, white)}
+    shown, orders = fidelity.boards(sides, 25, torch.Generator().manual_seed(0), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs-Smiling-not-Male.jpg", "pairs-sums.jpg"]
+    assert [len(order) for order in orders.values()] == [7, 25]
+    for name, order in orders.items():
+        assert torch.equal(shown[name][::2, 0, 0, 0] < 0, order)
+    with Image.open(tmp_path / "pairs-Smiling-not-Male.jpg") as picture:
+        seen = np.asarray(picture.convert("L"))
+    assert seen.shape == (3 * 17 + 1, 20 * 17 + 1), "ten pairs in a row"
+    dark = [seen[9 + 17 * (i // 10), 9 + 34 * (i % 10)] < 128 for i in range(25)]
+    assert dark == orders["Smiling > not Male"].tolist()
+    alone = fidelity.boards({"sums": sides["sums"]}, 25, torch.Generator().manual_seed(0), tmp_path)[1]["sums"]
+    assert torch.equal(alone, orders["sums"]), "a board added behind leaves marks of the others right"

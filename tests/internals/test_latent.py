@@ -113,6 +113,13 @@ def test_every_purpose_and_seed_draws_points_of_its_own():
     assert (rows @ G.projection.weight.T).abs().max() < 1.5, "no unit of G knows one by heart: that answers with 2"
 
 
+def test_sums_are_taken_over_the_first_exemplars_of_each_concept():
+    values = torch.arange(8.0)[:, None] ** 2
+    picked = [[torch.tensor([0, 1, 7]), torch.tensor([2, 3, 7]), torch.tensor([4, 6, 7])]] * 2
+    assert latent.sums(values, picked, 2).tolist() == [[0.5 - 6.5 + 26.0]] * 2
+    assert latent.sums(values, picked[:1], 1).tolist() == [[0.0 - 4 + 16]]
+
+
 def test_controls_are_as_long_as_the_sum_and_do_not_know_the_concept():
     """z of one coordinate per concept. What is added to the third is as long as the first minus the second."""
     z = torch.zeros(60, 20)
@@ -129,6 +136,8 @@ def test_controls_are_as_long_as_the_sum_and_do_not_know_the_concept():
     assert shuffled[:, 2:].abs().max() == 0, "made of the first two concepts alone"
     torch.testing.assert_close(shuffled[:, 0], -shuffled[:, 1])
     assert shuffled[:, 0].abs().max() <= 1 and shuffled[:, 0].mean().abs() < 0.1 < shuffled[:, 0].std()
+    both = torch.eye(20)[0] + torch.eye(20)[1]
+    torch.testing.assert_close(found["wrong signs"], both.expand(200, -1), msg="man with plus man without, no woman")
 
 
 def test_a_board_shows_the_sum_in_its_middle(stops):
