@@ -80,6 +80,11 @@ def beside(net: str) -> dict[str, AttributeNet]:
     tensors, description, record = weights.read_net(path := weights.find_net(net))
     found = {}
     for name, about in record.get("judges", {}).items():
+        if missing := {"names", "ndf", "accuracy"} - about.keys():
+            raise ValueError(
+                f"{path}: its judge of {name} lacks {', '.join(sorted(missing))}: it was made by another version of "
+                "the study; name a data_set, and judges learn from that"
+            )
         own = AttributeNet(about["names"], description.size, description.nc, about["ndf"], 0)
         prefix = f"judge.{name}."
         weights.load_weights(own, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, path)

@@ -22,6 +22,7 @@ from lib.nets.models import Description, Discriminator, Generator
 from lib.study import paths
 from lib.study.paths import write_atomically
 
+RESTORE = "git checkout HEAD results/nets"  # of the nets that come with the study
 LARGEST = 25 * 2**20  # bytes of a net that git keeps
 OF_CONVOLUTIONS = ("size", "nc", "ndf", "kernel", "convs_per_scale", "batch_norm", "resample")  # what shapes D's
 PICKLES = {".pth", ".pt", ".pkl", ".ckpt", ".bin", ".jl"}  # suffixes of files that run code when they are loaded
@@ -71,20 +72,25 @@ def read_net(path: Path) -> tuple[dict[str, Tensor], Description, dict]:
             metadata = file.metadata() or {}
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - not a dict
     except SafetensorError as error:
-        raise ValueError(f"{path} is no whole safetensors file ({error}): delete it and train again") from error
+        raise ValueError(f"{path} is no whole safetensors file ({error}): {_way_out(path)}") from error
     if metadata.get("sha256", digest := _digest(tensors, metadata)) != digest:
-        raise ValueError(f"{path} is damaged (its checksum differs): delete it and train again")
+        raise ValueError(f"{path} is damaged (its checksum differs): {_way_out(path)}")
     if "description" not in metadata:
         raise ValueError(f"{path} is no net of this study: its description is missing")
     described = json.loads(metadata["description"])
     if unknown := described.keys() - {field.name for field in fields(Description)}:
         raise ValueError(
-            f"{path}: unknown field {', '.join(sorted(unknown))} of a net: it was made by another version of the study"
+            f"{path}: unknown field {', '.join(sorted(unknown))} of a net: it was made by another version of the "
+            f"study: {_way_out(path)}"
         )
     try:
         return tensors, Description(**described), json.loads(metadata["record"])
     except ValueError as error:
-        raise ValueError(f"{path}: {error}; it was made by another version of the study") from error
+        raise ValueError(f"{path}: {error}; it was made by another version of the study: {_way_out(path)}") from error
+
+
+def _way_out(path: Path) -> str:
+    return f"take the study's own again, {RESTORE}" if path.parent == paths.NETS else "delete it and train again"
 
 
 def load_net(net: str | Path) -> tuple[Generator, Discriminator, dict]:
@@ -107,11 +113,15 @@ def load_weights(net: torch.nn.Module, tensors: dict[str, Tensor], path: Path | 
     """Copy tensors into the net. Raises ValueError, naming the first tensor that does not fit, for another net's."""
     own = net.state_dict()
     for name in sorted(own.keys() ^ tensors.keys()):
-        raise ValueError(f"{path} holds another net: {name} is {'missing' if name in own else 'not in this net'}")
+        raise _another(path, f"{name} is {'missing' if name in own else 'not in this net'}")
     for name, value in tensors.items():
         if own[name].shape != value.shape:
-            raise ValueError(f"{path} holds another net: {name} is {tuple(value.shape)}, not {tuple(own[name].shape)}")
+            raise _another(path, f"{name} is {tuple(value.shape)}, not {tuple(own[name].shape)}")
     net.load_state_dict(tensors)
+
+
+def _another(path: Path | str, differs: str) -> ValueError:
+    return ValueError(f"{path} holds another net: {differs}: {_way_out(Path(path))}")
 
 
 def take_convolutions(D: Discriminator, net: str, frozen: bool) -> None:
@@ -171,7 +181,7 @@ def find_net(net: str) -> Path:
     if net not in shipped:
         raise ValueError(
             f"unknown net {net!r}: give one of {', '.join([*shipped, *authors.NETS])}, run:ID or a path to a "
-            ".safetensors file"
+            f".safetensors file; one that came with the study and is gone comes back by {RESTORE}"
         )
     return paths.NETS / f"{net}.safetensors"
 

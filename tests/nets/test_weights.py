@@ -116,8 +116,14 @@ def test_a_net_of_another_version_of_the_study(tmp_path, pair):
     """One line that names what is not known here, where it is read and where it is loaded."""
     path = tmp_path / "net.safetensors"
     for changed, message in (
-        ({"spectral": True}, "net.safetensors: unknown field spectral of a net: .* another version of the study"),
-        ({"prior": "cauchy"}, "net.safetensors: prior = 'cauchy': choose one of .*another version of the study"),
+        (
+            {"spectral": True},
+            "net.safetensors: unknown field spectral of a net: .* another version of the study: delete it",
+        ),
+        (
+            {"prior": "cauchy"},
+            "net.safetensors: prior = 'cauchy': choose one of .*another version of the study: delete it",
+        ),
     ):
         described = json.dumps(asdict(pair[0].description) | changed)
         save_file({"G.x": torch.ones(2)}, path, {"description": described, "record": "{}"})
@@ -168,6 +174,12 @@ def test_judges_go_with_a_shipped_net(trained, tmp_path):
     weights.save_net(tmp_path / "01-abc" / "net.safetensors", G, D, record | about)
     with pytest.raises(ValueError, match="holds another net: body.* is missing"):
         judges.beside("run:01-abc")
+    del about["judges"]["attributes"]["ndf"]
+    weights.save_net(tmp_path / "01-abc" / "net.safetensors", G, D, record | about, tensors)
+    with pytest.raises(
+        ValueError, match="its judge of attributes lacks ndf: it was made by another version of the study"
+    ):
+        judges.beside("run:01-abc")
 
 
 def test_a_net_of_the_papers_width_can_be_shipped(trained):
@@ -210,8 +222,24 @@ def test_find_net(tmp_path, monkeypatch):
 def test_a_net_of_the_study_that_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "NETS", tmp_path)
     (tmp_path / "digits.safetensors").touch()
-    with pytest.raises(ValueError, match="unknown net 'faces': give one of .*digits.*run:ID or a path"):
+    said = "unknown net 'faces': give one of .*digits.*run:ID or a path.*comes back by git checkout HEAD results/nets"
+    with pytest.raises(ValueError, match=said):
         weights.find_net("faces")
+
+
+def test_the_way_out_of_a_net_of_the_study_is_the_study_not_a_training(tmp_path, monkeypatch, pair):
+    """Cut, of another version, and of another shape: what git keeps is taken again, what one trained is not there."""
+    path, G = tmp_path / "faces.safetensors", pair[0]
+    described = json.dumps(asdict(G.description) | {"ngf": 2 * G.description.ngf})
+    save_file({"G.x": torch.ones(2)}, path, {"description": described, "record": "{}"})
+    for nets, out in ((tmp_path, "take the study's own again, git checkout HEAD results/nets"), (None, "train again")):
+        monkeypatch.setattr(paths, "NETS", nets)
+        with pytest.raises(ValueError, match=f"holds another net: .*: .*{out}"):
+            weights.load_net(path)
+    monkeypatch.setattr(paths, "NETS", tmp_path)
+    path.write_bytes(b"{}")
+    with pytest.raises(ValueError, match="is no whole safetensors file .*: take the study's own again"):
+        weights.load_net("faces")
 
 
 @pytest.mark.parametrize("path", sorted(paths.NETS.glob("*.safetensors")), ids=lambda p: p.stem)
