@@ -117,7 +117,7 @@ RULES = {
     **dict.fromkeys(("split", "train_split", "test_split", "many_split"), SPLIT),
     **dict.fromkeys(
         ("limit", "train_limit", "many_limit", "snapshots", "keep", "average", "seed", "weight_decay", "noise", "r1",
-         "shift", "skew", "planted"),
+         "shift", "skew", "planted", "boxed"),
         at_least(0),
     ),
     **dict.fromkeys(
