@@ -166,10 +166,10 @@ def test_batch_files_are_valid(path):
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_nbval(name, tmp_path):
+def test_nbval(name, tmp_path, tied):
     """Run a notebook as it is stored and compare the outputs of its checked cells."""
     command = [
-        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "nbval.plugin", "--nbval-lax",
+        *tied, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "nbval.plugin", "--nbval-lax",
         "--nbval-current-env", "--nbval-cell-timeout", "120", paths.NOTEBOOKS / f"{name}.ipynb",
     ]  # fmt: skip
     done = subprocess.run(
