@@ -114,6 +114,7 @@ CITED = {
 MEASURED = {
     "**here: the authors' D**, four of six layers": "authors/imagenet-probe: trained D",
     "here: their D's shape, untrained": "authors/imagenet-probe: untrained D",
+    "**here: our D**, 128 maps, 12,766 updates": "cifar10/trained-wide: trained D",
     "**here: our D**, 64 maps, 38,298 updates": "cifar10/trained-longer: trained D",
     "here: our D, 64 maps, 15,319 updates": "cifar10/trained: trained D",
     "here: our D, 64 maps, 15,319 updates, second seed": "cifar10/trained-seed1: trained D",
@@ -164,12 +165,11 @@ def main_lines(table: pd.DataFrame, whole: bool = False) -> pd.DataFrame:
 
 
 def _exact_lines(records: dict[str, dict]) -> list[str]:
-    """Return the probe's lines of batch cifar10 that were measured on the exact test images."""
+    """Return the probe's lines of batch cifar10 that were measured on the exact test images, each net's own row's."""
     return [
         name.removesuffix(": all labels")
         for name, record in records.items()
-        if name.endswith(": all labels")
-        and (record["batch"], record["notebook"][:2]) == ("cifar10", "05")
+        if re.fullmatch("cifar10/[^:]+: (?!D beside|.* minus ).+: all labels", name)
         and not re.search(f"set apart|lossy copy|{verdicts.DAMAGED}", f"{record['departs']} {record['marks']}")
     ]
 
