@@ -160,6 +160,7 @@ INTRODUCTION = f"""# Numbers
 
 Written by `make readme` from `results/table.csv`, `data/claims.yaml` and `data/published.csv`. Intervals are of 95%.
 {MARKS}
+A run that is a link has its executed notebook in git. Of several seeds of one setting the first has.
 
 Each training gives one value: *for* the claim where its whole interval meets the criterion, *against* where none of it
 does, else *open*. All for: supported. All against: contradicted. Otherwise mixed. The strongest level of evidence that
