@@ -26,7 +26,7 @@ from lib.look import claims
 from lib.study import paths, records, tables
 
 BUDGET = 3 * 2**19  # bytes of a kept notebook: 1.5 MiB
-COLOURS = (256, 64, 16)  # of its pictures: fewer where the notebook is still too large
+COLOURS = (256, 64, 16)  # of its pictures: fewer where the notebook is still too large, fewest without colour
 FRAMES = 12  # of a player, side by side
 WIDGET = "application/vnd.jupyter.widget-view+json"
 RUN = re.compile(r"[\w.-]+/[\w.-]+")
@@ -118,11 +118,12 @@ def _side_by_side(frames: list[str]) -> str:
 
 
 def with_few_colours(png: str, colours: int) -> str:
-    """Return a PNG in base64 with a palette of so many colours; as it was where that takes no less."""
+    """Return a PNG in base64 with a palette of so many colours, or of a few greys; as it was where that takes no less."""
     picture = Image.open(io.BytesIO(base64.b64decode(png)))
     flat = Image.new("RGB", picture.size, "white")
     flat.paste(picture, mask=picture.convert("RGBA").getchannel("A"))
-    small = _to_base64(flat.quantize(colours, dither=Image.Dither.NONE))
+    grey = len({channel.tobytes() for channel in flat.split()}) == 1
+    small = _to_base64(flat.quantize(COLOURS[-1] if grey else colours, dither=Image.Dither.NONE))
     return min(png.strip(), small, key=len)
 
 

@@ -80,6 +80,14 @@ def test_pictures_have_a_palette_and_no_more_bytes():
     assert opened(noisy.data["image/png"]).mode == "P"
 
 
+def test_a_picture_without_colour_has_a_few_greys():
+    content = io.BytesIO()
+    opened(png(60, 60, 256)).convert("L").convert("RGB").save(content, "PNG")
+    (output,) = small(shown(image_png=base64.b64encode(content.getvalue()).decode())).cells[1].outputs
+    colours = opened(output.data["image/png"]).convert("RGB").getcolors()
+    assert len(colours) <= 16 and all(r == g == b for _, (r, g, b) in colours)
+
+
 def test_colours_go_where_a_notebook_is_too_large(monkeypatch):
     picture = png(200, 200, 256)
     one = len(pages.to_small(notebook(shown(image_png=picture)), "b/r"))
