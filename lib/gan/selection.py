@@ -13,7 +13,6 @@ from pathlib import Path
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
 
 from lib.images.data import UNLABELLED, ImageSet
 from lib.nets import batchnorm, judges, models, weights
@@ -89,6 +88,8 @@ def frechet_distances(
     takes the extractor's place: only then the distance is the FID. device: where to draw and compare, the CPU in place
     of MPS, which has no float64. Nothing is returned for fewer than LEAST rows per feature.
     """
+    from torchmetrics.image.fid import FrechetInceptionDistance  # two seconds of import that most sessions do without
+
     metric = FrechetInceptionDistance(
         2048 if inception else extractor, reset_real_features=False, normalize=True,
         feature_extractor_weights_path=inception or None,

@@ -19,9 +19,6 @@ from typing import Literal
 import torch
 from captum.attr import LayerAttribution, LayerGradCam
 from torch import Tensor, nn
-from torchmetrics.functional import spearman_corrcoef
-from torchmetrics.functional.image import structural_similarity_index_measure
-from torchvision.transforms.functional import gaussian_blur
 
 from lib.images.data import to_float
 from lib.nets import batchnorm, models
@@ -93,7 +90,6 @@ def top_responses(
     """Find the images to which a filter responds most strongly at any position: the images for figure 5.
 
     x: (N, nc, size, size), in [-1, 1] or uint8 as data sets are at rest; only a batch at a time goes to D's device.
-
     Returns (indices, values), (k,) each, strongest first; of equal ones the first in x. Raises ValueError as
     `guided_backprop` does, and where x has fewer than k images.
     """
@@ -134,6 +130,8 @@ def maximise(D: Discriminator, target: Target, n: int = 3, steps: int = 100, lr:
 
     -> (n, nc, size, size). Raises ValueError as `guided_backprop` does.
     """
+    from torchvision.transforms.functional import gaussian_blur  # two seconds of import that most sessions do without
+
     target, d = _check_target(D, target), D.description
     generator = torch.Generator().manual_seed(chance.stream(seed, "maximise"))
     x = (0.1 * torch.randn(n, d.nc, d.size, d.size, generator=generator)).to(device_of(D))
@@ -183,9 +181,11 @@ def similarity(a: Tensor, b: Tensor) -> dict[str, Tensor]:
 
     A map of one value ranks nothing: its correlation is 0. Two of (N, 1, H, W) -> {rank correlation, SSIM}, (N,) each.
     """
+    from torchmetrics import functional as metrics  # seconds of import that most sessions do without
+
     a, b = (to_panel(maps.detach().cpu()) for maps in (a, b))
-    ranks = [spearman_corrcoef(one.flatten(), other.flatten()) for one, other in zip(a, b, strict=True)]
-    ssim = structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
+    ranks = [metrics.spearman_corrcoef(one.flatten(), other.flatten()) for one, other in zip(a, b, strict=True)]
+    ssim = metrics.image.structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
     return {"rank correlation": torch.stack(ranks), "SSIM": ssim}
 
 

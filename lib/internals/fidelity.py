@@ -23,7 +23,6 @@ import torch.nn.functional as F
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
-from torchvision.utils import make_grid
 
 from lib.gan.selection import NDF, Extractor
 from lib.images import data
@@ -119,9 +118,9 @@ def boards(
     """
     drawn = {name: blind(*both, most, generator) for name, both in sides.items()}
     for name, (board, _) in drawn.items():
-        picture = make_grid(data.to_uint8(board), nrow=2 * ACROSS, padding=1, pad_value=255).permute(1, 2, 0)
+        picture = data.tile(data.to_uint8(board), 2 * ACROSS)
         words = "-".join(re.findall(r"\w+", name))
-        Image.fromarray(picture.numpy()).save(folder / f"pairs-{words}.jpg", quality=90)
+        Image.fromarray(picture).save(folder / f"pairs-{words}.jpg", quality=90)
     return {name: board for name, (board, _) in drawn.items()}, {name: order for name, (_, order) in drawn.items()}
 
 

@@ -19,7 +19,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from lib.images import data
 
@@ -29,10 +28,10 @@ T = TypeVar("T")
 
 
 def to_picture(images: Tensor, columns: int) -> np.ndarray:
-    """Lay images (N, C, H, W), uint8 or float in [-1, 1], out as one picture: (rows * H, columns * W, 3) uint8."""
+    """Lay images (N, C, H, W), uint8 or float in [-1, 1], out as one picture, uint8 (.., .., 3)."""
     images = images.detach().cpu()
     images = images if images.dtype == torch.uint8 else data.to_uint8(images)
-    return make_grid(images, nrow=columns, padding=1, pad_value=255).permute(1, 2, 0).numpy()
+    return data.tile(images, columns)
 
 
 def show_grid(images: Tensor, columns: int = 8, title: str = "", ax: Axes | None = None) -> Figure:

@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
 from lib.images import data
 from lib.nets import supervised
@@ -53,6 +52,8 @@ def fit_exemplar_net(
     views: of each image; shifted, scaled, rotated and recoloured anew, in groups of eight. options: of
     `supervised.fit`. The authors take 150 views of each of 16,000 patches of STL-10, and no hue for grey images.
     """
+    from torchvision.transforms import v2  # two seconds of import that most sessions do without
+
     check_surrogates(classes, len(x))
     generator = torch.Generator().manual_seed(chance.stream(seed, "surrogates"))
     chosen = x[torch.randperm(len(x), generator=generator)[:classes]]

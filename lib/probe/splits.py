@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 from PIL import Image
 from sklearn.model_selection import train_test_split
-from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from lib.images import data, packing
 from lib.images.data import ImageSet
@@ -116,11 +115,13 @@ def compress(images: ImageSet, quality: int) -> ImageSet:
 
     Copies of CIFAR-10 that were saved so are about. Raises ValueError where quality is not from 1 to 95.
     """
+    import torchvision.transforms.functional as TF  # two seconds of import that most sessions do without
+
     if not 1 <= quality <= 95:
         raise ValueError(f"jpeg = {quality}: a quality lies between 1 and 95")
     x = torch.empty_like(images.x)
     for row, pixels in enumerate(images.x):
         file = io.BytesIO()
-        to_pil_image(pixels).save(file, "jpeg", quality=quality, subsampling="4:2:0")
-        x[row] = pil_to_tensor(Image.open(file))
+        TF.to_pil_image(pixels).save(file, "jpeg", quality=quality, subsampling="4:2:0")
+        x[row] = TF.pil_to_tensor(Image.open(file))
     return replace(images, x=x)

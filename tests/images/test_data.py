@@ -34,6 +34,17 @@ def test_scaling_is_exact_and_inverted():
     assert to_uint8(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]
 
 
+@pytest.mark.parametrize("n", [1, 2, 5, 9])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("columns", [1, 3, 8])
+def test_pictures_are_laid_out_as_torchvision_does(n, channels, columns):
+    from torchvision.utils import make_grid
+
+    images = torch.randint(0, 256, (n, channels, 2, 3), dtype=torch.uint8)
+    expected = make_grid(images, nrow=columns, padding=1, pad_value=255).permute(1, 2, 0)
+    assert (data.tile(images, columns) == expected.numpy()).all()
+
+
 def test_rows_are_chosen_together():
     images = data.ImageSet("a", torch.arange(4).to(torch.uint8).reshape(4, 1, 1, 1), torch.arange(4), ("c",))
     images = data.ImageSet(images.name, images.x, images.y, images.classes, pd.DataFrame({"a": [0, 1, 2, 3]}))
