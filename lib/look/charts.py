@@ -87,7 +87,7 @@ def _short(run: str) -> str:
     return first.rpartition("-")[0] if ";" in run else first
 
 
-def to_small(figure: Figure, colours: int = 32) -> Shown:
+def to_small(figure: Figure, colours: int = 64) -> Shown:
     """Return a figure as a picture of few colours, which takes a quarter of the room in a stored notebook."""
     whole, small = BytesIO(), BytesIO()
     figure.savefig(whole, dpi=90, bbox_inches="tight")

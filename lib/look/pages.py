@@ -118,7 +118,7 @@ def _side_by_side(frames: list[str]) -> str:
 
 
 def with_few_colours(png: str, colours: int) -> str:
-    """Return a PNG in base64 with a palette of so many colours, or of a few greys; as it was where that takes no less."""
+    """Return a PNG in base64 with a palette of so many colours, or a few greys; as it was where that takes no less."""
     picture = Image.open(io.BytesIO(base64.b64decode(png)))
     flat = Image.new("RGB", picture.size, "white")
     flat.paste(picture, mask=picture.convert("RGBA").getchannel("A"))
