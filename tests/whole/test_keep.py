@@ -1,5 +1,6 @@
-"""Keeping a batch: what is finished, and nothing half-written."""
+"""Keeping a batch: what is finished, and nothing half-written; and whether what is kept can be traced."""
 
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import pytest
 
 from lib import __main__ as words
 from lib.look import pages
+from lib.study import paths, records
 
 
 @pytest.mark.parametrize("running", ["", "again"])
@@ -24,3 +26,20 @@ def test_a_row_that_runs_again_is_not_kept(monkeypatch, capsys, running):
     assert kept == [(f"id-{name}", "own") for name in ("done", "again") if name != running]
     told = "again, new" if running else "new"
     assert f"not finished, and not kept: {told}\n" in capsys.readouterr().out
+
+
+def test_kept_records_name_commits_of_this_history():
+    """A commit that was rebased away cannot be looked up by whoever reads a record."""
+
+    def git(*words):
+        return subprocess.run(["git", "-C", paths.ROOT, *words], capture_output=True, text=True)
+
+    if git("rev-parse", "--is-shallow-repository").stdout.strip() != "false":
+        pytest.skip("this copy has no history: clone the repository, whole")
+    history = set(git("log", "--format=%H").stdout.split())
+    named = {
+        path: records.read_metrics(path)["commit"].removesuffix("+") for path in paths.KEPT.glob("*/*/metrics.json")
+    }
+    assert len(named) > 100
+    lost = [str(path) for path, commit in named.items() if not any(full.startswith(commit) for full in history)]
+    assert not lost, "run these rows anew, or merge the commits they name"
