@@ -15,6 +15,7 @@ from lib.look.charts import LABELS
 from lib.study import paths, tables
 
 README, NUMBERS = paths.ROOT / "README.md", paths.ROOT / "results" / "NUMBERS.md"
+SPEED = paths.ROOT / "results" / "speed.csv"  # of `make bench ARGS=--record`
 TITLES = {"direct": "direct", "authors": "authors' net", "conceptual": "conceptual", "toy": "toy", "": ""}
 
 # Settings over their seeds, by batch: title, batch, metrics.
@@ -22,8 +23,6 @@ SEEDS = [
     ("One choice of the paper departed from at a time, on digits", "ablation",
      ["variety of samples / of real images", "swing of D(x), last half", "signs of failure",
       "Fréchet distance to held-out images", "Fréchet distance, last / chosen snapshot"]),
-    ("What the probe owes to images, snapshot and statistics, nets of 32 maps", "causes",
-     ["trained D: few labels", "trained D: all labels", "untrained D: few labels", "untrained D: all labels"]),
     ("One training in two precisions, on digits", "precision",
      ["trained D: few labels", "trained D: all labels", "Fréchet distance to held-out images"]),
 ]  # fmt: skip
@@ -119,13 +118,20 @@ def untested_list(table: pd.DataFrame) -> str:
     return "\n".join(f"- *{known[line.claim].words}.* {line.why}" for line in untested)
 
 
+def speed_table(_: pd.DataFrame) -> str:
+    """Return README's table of training speed in images per second, as recorded on each kind of machine."""
+    speed = pd.read_csv(SPEED)[["net", "device", "loop", "here", "ratio", "share"]]
+    return grid([*speed.columns[:-1], "of the matmul rate"], speed.astype(str).to_numpy().tolist())
+
+
 def grid(head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     """Return a table in Markdown without padding: a long cell does not widen every line."""
     lines = [head, ["---"] * len(head), *cells]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "/") for cell in line) + " |" for line in lines)
 
 
-PARTS = {"main number": main_number, "claims": claims_table, "not tested": untested_list}  # by their marks in README.md
+# by their marks in README.md
+PARTS = {"main number": main_number, "claims": claims_table, "not tested": untested_list, "speed": speed_table}
 
 
 def to_markdown(table: pd.DataFrame) -> str:
@@ -152,10 +158,7 @@ def to_markdown(table: pd.DataFrame) -> str:
     return "\n\n".join([INTRODUCTION, levels, "## Contents", "\n".join(contents), body]) + "\n"
 
 
-MARKS = (
-    f"{verdicts.OLDER} marks a number that older code made, {verdicts.DAMAGED} one that was measured on, or learned "
-    "from, a JPEG copy of CIFAR-10 in place of the exact images."
-)
+MARKS = f"{verdicts.OLDER} marks a number of older code, {verdicts.LOSSY} one of a lossy copy of CIFAR-10."
 INTRODUCTION = f"""# Numbers
 
 Written by `make readme` from `results/table.csv`, `data/claims.yaml` and `data/published.csv`. Intervals are of 95%.

@@ -24,8 +24,7 @@ SUPPORTED, CONTRADICTED, MIXED, NOT_TESTED = VERDICTS = ("supported", "contradic
 FOR, AGAINST, OPEN = "for", "against", "open"
 LEAST_TRAININGS = 3  # of values without an interval
 LEAST_DRAWS = 5  # of an interval over draws of labels, unless two lines are compared draw by draw
-DAMAGE = 5.0  # points that a JPEG copy of CIFAR-10 may cost a figure; others report up to 3.3
-OLDER, DAMAGED = "†", "‡"  # marks of a number: made by older code; measured on the JPEG copy of CIFAR-10
+OLDER, LOSSY = "†", "‡"  # marks of a number: made by older code; measured on a lossy copy of CIFAR-10
 NOT_EXACT = "not the exact CIFAR-10"  # in a note of a run on such a copy, as `probe.splits` says it
 VALUES = ["claim", "metric", "unit", "criterion", "level", "run", "value", "low", "high", "side", "why", "marks"]
 
@@ -69,13 +68,11 @@ def planted_met(measure: Measure, numbers: Mapping, target: float) -> set[str]:
 
 
 def marks_of(table: pd.DataFrame) -> list[str]:
-    """Return each line's marks, OLDER and DAMAGED. A table without a column `code` is of older code."""
+    """Return each line's marks, OLDER and LOSSY. A table without a column `code` is of older code."""
     older = table["code"].eq("older") if "code" in table else pd.Series(True, table.index)
-    damaged = table["data"].fillna("").str.contains("cifar10.tar.gz", regex=False)
-    damaged |= table["departs"].fillna("").str.contains("JPEG")
     told = table["note"].fillna("").str.contains(NOT_EXACT, regex=False)
-    damaged |= table["run_id"].isin(table.loc[told, "run_id"])
-    return [OLDER * a + DAMAGED * b for a, b in zip(older, damaged, strict=True)]
+    lossy = table["run_id"].isin(table.loc[told, "run_id"])
+    return [OLDER * a + LOSSY * b for a, b in zip(older, lossy, strict=True)]
 
 
 def records_of(table: pd.DataFrame) -> dict[str, dict]:
@@ -113,10 +110,10 @@ def _number(run: str | None, metric: str, numbers: Mapping) -> dict | None:
 
 
 def _images(line: Mapping) -> tuple[str, ...]:
-    """Return what a line was measured on: the exact CIFAR-10 by one name, and what its row says of the images."""
+    """Return what a line was measured on: CIFAR-10 by one name and whether it is exact, and what its row says of it."""
     data, departs = str(line["data"]), str(line["departs"])
-    exact = "cifar10" in data and "cifar10.tar.gz" not in data
-    return "cifar10" if exact else data, *(said for said in ("saved as JPEG", "set apart") if said in departs)
+    said = [words for words in ("saved as JPEG", "set apart") if words in departs]
+    return "cifar10" if "cifar10" in data else data, LOSSY * (LOSSY in line["marks"]), *said
 
 
 def _interval(line: Mapping) -> tuple[float, float, float]:
@@ -150,11 +147,8 @@ def judge_value(value: Mapping, measure: Measure, met: set[str], alone: bool) ->
     if pd.isna(value["low"]) and (alone or value["how"]):
         return "", "no interval, or one of too few draws or trainings"
     found = side(value["value"], value["low"], value["high"], measure.criterion)
-    if found == AGAINST and value["value"] < 0:
-        if value["level"] == measure.bound:
-            return OPEN, "a lower bound"
-        if measure.published and DAMAGED in value["marks"] and value["value"] > -DAMAGE:
-            return OPEN, "the JPEG copy may cost as much"
+    if found == AGAINST and value["value"] < 0 and value["level"] == measure.bound:
+        return OPEN, "a lower bound"
     return found, ""
 
 

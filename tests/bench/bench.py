@@ -26,8 +26,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from lib.engine.rows import load as load_batch
 from lib.gan import train
 from lib.images import data
+from lib.look import numbers
 from lib.nets import devices, models
-from lib.study import identity, runs, tables
+from lib.study import identity, records, runs, tables
 
 NETS = {  # the tutorial's own net and size, and the study's two other kinds at 64 maps
     "tutorial64": {},
@@ -35,6 +36,7 @@ NETS = {  # the tutorial's own net and size, and the study's two other kinds at 
     "imagenet32": {"ngf": 64, "ndf": 64},
 }
 WIDE = {"imagenet32 at 128 maps": {}, "paper64": {}}  # the paper's own, on a GPU
+KINDS = {"amx_bf16": ", AMX", "avx512_bf16": ", AVX512 bfloat16"}  # of CPUs, by what Linux says of them
 WARM = {"cpu": 1, "cuda": 10}  # minibatches before those that count: a GPU's launches are recorded in them
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product shows the machine's best rate
 
@@ -133,6 +135,22 @@ def compare(name: str, changes: dict, batch_size: int, rounds: int, device: torc
     rate = counter.get_total_flops() / seconds[last] / (2 * side**3 / seconds["matmul"])
     speed[f"{last}, share of the {best} matmul rate"] = rate.median()
     return pd.Series(speed, name=name)
+
+
+def record(rows: pd.DataFrame, batch_size: int) -> None:
+    """Write the medians of nets' loops to results/speed.csv, in place of what this kind of machine had there."""
+    best = rows.columns[rows.columns.str.endswith(" / plain")][-1].removesuffix(" / plain")
+    flags = Path("/proc/cpuinfo").read_text() if "CPU" in runs.device_name() and sys.platform == "linux" else ""
+    kind = next((kind for flag, kind in KINDS.items() if flag in flags), "")
+    about = {"device": runs.device_name() + kind, "torch": torch.__version__, "load": round(os.getloadavg()[0], 1)}
+    about |= {"date": records.now()[:10], "commit": records.commit(), "batch_size": batch_size, "precision": best}
+    columns = {"plain, images/s": "loop", f"{best}, images/s": "here", f"{best} / plain": "ratio"}
+    columns |= {f"{best}, share of the {best} matmul rate": "share"}
+    lines = rows.rename(columns=columns)[[*columns.values()]].round(2).astype({"loop": int, "here": int})
+    lines = lines.rename_axis("net").reset_index().assign(**about)
+    former = pd.read_csv(numbers.SPEED) if numbers.SPEED.exists() else lines[:0]
+    others = former[former["device"] != about["device"]]
+    pd.concat([others, lines]).to_csv(numbers.SPEED, index=False)
 
 
 def compare_with_example(path: Path, batch_size: int, rounds: int, device: torch.device) -> pd.Series:
@@ -254,6 +272,9 @@ def main() -> None:
     parser.add_argument("--linear", action="store_true", help="time reading 10,000 to 1,000,000 packed images (3 GB)")
     parser.add_argument("--cost", type=Path, help="count a batch file's operations and memory; nothing is timed")
     parser.add_argument("--net", action="append", help="one net, such as tutorial64, in place of all; may be repeated")
+    parser.add_argument(
+        "--record", action="store_true", help="write results/speed.csv, from which README's table is made"
+    )
     parser.add_argument("--compile", action="store_true", help="time torch.compile too: a minute per net before it")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: the faster one that there is")
     given = parser.parse_args()
@@ -270,8 +291,12 @@ def main() -> None:
         return
     nets = NETS | (WIDE if device.type == "cuda" else {})
     timed = given.batch_size, given.rounds, device, given.compile
-    rows = [compare(name, changes, *timed) for name, changes in nets.items() if name in (given.net or nets)]
-    print(pd.DataFrame(rows).T.round(2).to_string(), "\n")
+    rows = pd.DataFrame(
+        [compare(name, changes, *timed) for name, changes in nets.items() if name in (given.net or nets)]
+    )
+    print(rows.T.round(2).to_string(), "\n")
+    if given.record:
+        record(rows, given.batch_size)
     quick = tables.read("quick").drop_duplicates("run_id")[["row", "notebook", "seconds", "peak_mb"]]
     print("The quick study, as last run:" if len(quick) else "The quick study was not run yet: make study")
     if len(quick):

@@ -33,12 +33,12 @@ def test_values_stand_where_they_are_in_the_colour_of_their_side():
 
 
 def test_cited_marks_are_hollow():
-    frame = pd.DataFrame({"who": ["**a**", "b"], "images": ["JPEG copy", "cited"], "all": [70.0, 80.0]})
+    frame = pd.DataFrame({"who": ["**a**", "b"], "images": ["lossy copy", "cited"], "all": [70.0, 80.0]})
     (ax,) = charts.show_bars(frame, ["all"]).axes
     cited, here = ax.collections[:2]
     assert cited.get_offsets().tolist() == [[80, 1]] and len(cited.get_facecolors()) == 0
     assert here.get_offsets().tolist() == [[70, 0]] and len(here.get_facecolors()) == 1
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["a · JPEG copy", "b"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a · lossy copy", "b"]
 
 
 def test_a_small_figure_has_few_colours():

@@ -107,21 +107,21 @@ def line(run, metric, value, data, **more):
     return dict.fromkeys(COLUMNS) | known | more
 
 
-def test_exact_records_take_the_place_of_the_damaged_copy():
-    exact, jpeg = "cifar10", "tar:cifar10.tar.gz"
+def test_a_lossy_copy_does_not_stand_beside_the_exact_images():
+    exact, lossy = "cifar10", {"code": "older", "run_id": "05-a", "note": verdicts.NOT_EXACT}
     table = pd.DataFrame([
         line("authors/imagenet-probe", "trained D: few labels", 70.0, exact, code=""),
         line("authors/imagenet-probe", "trained D: all labels", 80.0, exact, code=""),
-        line("cifar10/kmeans", "k-means: all labels", 73.0, jpeg, code="older"),
+        line("cifar10/kmeans", "k-means: all labels", 73.0, exact, **lossy),
         line("cifar10/wider", "k-means: all labels", 81.0, exact, code="older"),
         line("cifar10/apart", "k-means: all labels", 82.0, exact, departs="tested on training images set apart"),
-        line("cifar10/old", "k-means: all labels", 83.0, jpeg, code="older"),
+        line("cifar10/old", "k-means: all labels", 83.0, exact, **lossy),
     ])  # fmt: skip
     shown, whole = charts.main_lines(table).set_index("who"), charts.main_lines(table, whole=True).set_index("who")
     authors = shown.loc["**here: the authors' D**, four of six layers", ["few labels", "images", "marks"]]
     assert tuple(authors) == (70.0, "exact", "")
     kmeans = "here: k-means, 1,600 units"
-    assert tuple(whole.loc[kmeans, ["all labels", "images", "marks"]]) == (73.0, "JPEG copy", "†‡")
+    assert tuple(whole.loc[kmeans, ["all labels", "images", "marks"]]) == (73.0, "lossy copy", "†‡")
     assert whole.loc["here: cifar10/wider: k-means", "all labels"] == 81.0, "a new row of the exact images is added"
     assert set(whole.index) - set(shown.index) == {kmeans, "here: cifar10/wider: k-means"}
     assert shown.index[0] == "the paper: Exemplar CNN" and shown["all labels"].is_monotonic_decreasing
@@ -151,7 +151,7 @@ def test_numbers_are_written_short():
 
 def test_published_figures_are_not_rounded(table):
     assert "| StyleGAN2-ADA's D, four layers |  | 77.58 | cited |" in numbers.main_number(table, whole=True)
-    assert "### DCGAN 4x4 trained on CelebA + L2-SVM: 50.88 %" in numbers.to_markdown(table)
+    assert "### DCGAN 5x5 trained on ImageNet64 + L2-SVM: 63.08 %" in numbers.to_markdown(table)
 
 
 def test_a_readme_without_its_marks_is_refused(table):
@@ -169,3 +169,12 @@ def test_the_table_is_that_of_the_kept_records(table):
     assert len(kept) == len(table)
     assert (kept["metric"] == table["metric"]).all() and (kept["run_id"] == table["run_id"]).all()
     pd.testing.assert_series_equal(kept["value"], table["value"], rtol=1e-5)
+
+
+def test_speed_is_told_as_it_was_recorded(monkeypatch, tmp_path):
+    (tmp_path / "speed.csv").write_text(
+        "net,loop,here,ratio,share,device,date\ntutorial64,87,287,3.3,0.31,two cores,2026-01-01\n"
+    )
+    monkeypatch.setattr(numbers, "SPEED", tmp_path / "speed.csv")
+    last = numbers.speed_table(pd.DataFrame()).splitlines()[-1]
+    assert last == "| tutorial64 | two cores | 87 | 287 | 3.3 | 0.31 |"
