@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy import linalg
+from torchmetrics.image.fid import FrechetInceptionDistance
 
 from lib.gan import diagnostics, selection
 from lib.images import data
@@ -180,7 +181,7 @@ def test_a_worse_net_is_further_away(tmp_path, digits, labelled):
     extractor = selection.fit_extractor(images, training, 0, most=2560)
 
     def distance(samples):
-        metric = selection.FrechetInceptionDistance(extractor, normalize=True)
+        metric = FrechetInceptionDistance(extractor, normalize=True)
         metric.update(digits.x[held].float() / 255, real=True)
         metric.update(samples, real=False)
         return metric.compute().item()
@@ -271,12 +272,12 @@ def test_no_more_images_are_compared_than_the_fields_number(snapshots, digits, m
     extractor = selection.fit_extractor(digits, torch.arange(1000), 0, most=640)
     seen = {True: [], False: []}
 
-    class Counted(selection.FrechetInceptionDistance):
+    class Counted(FrechetInceptionDistance):
         def update(self, x, real):
             seen[real].append(x)
             super().update(x, real=real)
 
-    monkeypatch.setattr(selection, "FrechetInceptionDistance", Counted)
+    monkeypatch.setattr("torchmetrics.image.fid.FrechetInceptionDistance", Counted)
     monkeypatch.setattr(selection, "SAMPLES", (100, 128))
     selection.frechet_distances({1: snapshots[1]}, digits.x, torch.arange(1297), extractor, 0)
     assert {real: sum(map(len, xs)) for real, xs in seen.items()} == {True: 128, False: 128}
