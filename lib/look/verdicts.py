@@ -199,9 +199,13 @@ def judge_all(table: pd.DataFrame) -> tuple[dict[str, Claim], pd.DataFrame, pd.D
 
 
 def number_of(values: pd.DataFrame, claim: str, level: str) -> str:
-    """Return the one number of a claim: its first measure's value with its interval, or the mean over trainings."""
+    """Return the one number of a claim: a measure's value with its interval, or the mean over trainings.
+
+    It is the first measure that has a value against the claim, else one that is open, else the first of all.
+    """
     own = values[(values["claim"] == claim) & (values["level"] == level) & (values["side"] != "")]
-    first = own[(own["metric"] == own["metric"].iloc[0]) & (own["unit"] == own["unit"].iloc[0])]
+    told = own.iloc[own["side"].map([AGAINST, OPEN, FOR].index).argmin()]
+    first = own[(own["metric"] == told["metric"]) & (own["unit"] == told["unit"])]
     marks = "".join(sorted(set("".join(first["marks"]))))
     unit = first["unit"].iloc[0]
     if len(first) == 1:

@@ -141,6 +141,8 @@ def test_one_number_of_a_claim():
     })  # fmt: skip
     assert verdicts.number_of(values, "a", "toy") == "1.50 (1.00 to 2.00, 2 runs)† points"
     assert verdicts.number_of(values[:1], "a", "toy") == "1.00 (0.500 to 1.50)† points"
+    mixed = pd.concat([values.assign(side=side, unit=side) for side in ("for", "against")], ignore_index=True)
+    assert verdicts.number_of(mixed, "a", "toy").endswith(" against"), "what is least for the claim is told"
 
 
 def test_numbers_are_written_short():
