@@ -77,6 +77,12 @@ class Claim:
     untested: str = ""
     measures: list[Measure] = field(default_factory=list)
 
+    @property
+    def whose(self) -> str:
+        """Who makes a claim that is not the paper's, to stand before its words."""
+        source = self.source.partition(",")[0].replace("this study", "ours")
+        return "" if source.startswith("Radford") else f"*{source}:* "
+
 
 def load(path: Path = CLAIMS) -> dict[str, Claim]:
     """Return the claims by id. Raises ValueError that names the claim and what is wrong with it."""

@@ -97,7 +97,7 @@ def _cell(line: pd.Series, label: str) -> str:
 
 
 def claims_table(table: pd.DataFrame) -> str:
-    """Return README's table of the claims that were tested: verdict, evidence, one number, executed notebook."""
+    """Return how many claims have each verdict, and README's table of those that were tested."""
     known, values, judged = verdicts.judge_all(table)
     cells = []
     for line in judged[judged["level"] != ""].itertuples():
@@ -107,21 +107,15 @@ def claims_table(table: pd.DataFrame) -> str:
         place = f"[{claim.notebook[:2]}{' run' * bool(kept)}]({kept or f'notebooks/{claim.notebook}.ipynb'})"
         verdict = f"[{line.verdict}](results/NUMBERS.md#{claim.id})"
         told = verdicts.number_of(values, claim.id, line.level)
-        cells.append([_whose(claim) + claim.words, verdict, TITLES[line.level], told, place])
-    return grid(["claim", "verdict", "evidence", "the number", ""], cells)
-
-
-def _whose(claim: claims.Claim) -> str:
-    """Return who makes a claim that is not the paper's, to stand before its words."""
-    source = claim.source.partition(",")[0]
-    return "" if source.startswith("Radford") else f"*{source.replace('this study', 'ours')}:* "
+        cells.append([claim.whose + claim.words, verdict, TITLES[line.level], told, place])
+    return f"{verdicts.tally(judged)}\n\n{grid(['claim', 'verdict', 'evidence', 'the number', ''], cells)}"
 
 
 def untested_list(table: pd.DataFrame) -> str:
     """Return README's list of the claims that were not tested, and why."""
     known, _, judged = verdicts.judge_all(table)
     untested = judged[judged["level"] == ""].itertuples()
-    return "\n".join(f"- {_whose(known[line.claim])}*{known[line.claim].words}.* {line.why}" for line in untested)
+    return "\n".join(f"- {known[line.claim].whose}*{known[line.claim].words}.* {line.why}" for line in untested)
 
 
 def speed_table(_: pd.DataFrame) -> str:
@@ -229,8 +223,7 @@ def _beside(table: pd.DataFrame) -> str:
         lines = lines[(lines["run"] != run) | ~lines["published"].str.match(figures)]
     for name, group in lines.groupby("published", sort=True):
         figure = known.loc[name]
-        unit = "" if pd.isna(figure["unit"]) else f" {figure['unit']}"
-        value = "" if pd.isna(figure["value"]) else f": {figure['value']:g}{unit}"
+        value = "" if pd.isna(figure["value"]) else f": {figure['value']:g} {figure.fillna('')['unit']}".rstrip()
         parts.append(f"### {figure['claim']}{value}\n\n{figure['source']}. {_words(figure['protocol'])}")
         rows = [
             [pages.link(x.run), x.metric, verdicts.number(x.value, x.low, x.high) + x.marks] for x in group.itertuples()

@@ -198,16 +198,22 @@ def judge_all(table: pd.DataFrame) -> tuple[dict[str, Claim], pd.DataFrame, pd.D
     return known, values, judge(known, values)
 
 
-def number_of(values: pd.DataFrame, claim: str, level: str) -> str:
-    """Return the one number of a claim: a measure's value with its interval, or the mean over trainings.
+def tally(judged: pd.DataFrame) -> str:
+    """Return how many claims have each verdict, and how many of these rest on toys alone, as a sentence."""
+    counts = {verdict: (judged["verdict"] == verdict).sum() for verdict in VERDICTS}
+    toys = judged.loc[judged["level"] == "toy", "verdict"].value_counts()
+    told = [
+        f"{n} {verdict}" + f" ({toys.get(verdict)} by toys alone)" * (verdict in toys) for verdict, n in counts.items()
+    ]
+    return f"Of {len(judged)} claims: {', '.join(told)}."
 
-    It is the first measure that has a value against the claim, else one that is open, else the first of all.
-    """
+
+def number_of(values: pd.DataFrame, claim: str, level: str) -> str:
+    """Return the number of a claim that is told: that of the first measure against it, else open, else of the first."""
     own = values[(values["claim"] == claim) & (values["level"] == level) & (values["side"] != "")]
     told = own.iloc[own["side"].map([AGAINST, OPEN, FOR].index).argmin()]
     first = own[(own["metric"] == told["metric"]) & (own["unit"] == told["unit"])]
-    marks = "".join(sorted(set("".join(first["marks"]))))
-    unit = first["unit"].iloc[0]
+    marks, unit = "".join(sorted(set("".join(first["marks"])))), told["unit"]
     if len(first) == 1:
         (line,) = first.itertuples()
         return f"{number(line.value, line.low, line.high)}{marks} {unit}"

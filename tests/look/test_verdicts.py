@@ -269,3 +269,11 @@ def test_what_a_step_gains_is_told_by_seed():
     ends = {"low": 57.0, "high": 65.0}
     assert verdicts.gain([(first[0] | ends, first[1] | {"low": 57.0, "high": 63.0})]) == "1.00 (−4.00 to 6.00)"
     assert verdicts.gain([first, second]) == "2.00 (−10.7 to 14.7)†; by seed 1.00, 3.00"
+
+
+def test_verdicts_are_counted():
+    judged = pd.DataFrame(
+        {"verdict": ["mixed", "supported", "supported", "not tested"], "level": ["toy", "toy", "direct", ""]}
+    )
+    told = "Of 4 claims: 2 supported (1 by toys alone), 0 contradicted, 1 mixed (1 by toys alone), 1 not tested."
+    assert verdicts.tally(judged) == told
