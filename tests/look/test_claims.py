@@ -58,8 +58,7 @@ def test_a_measure_reads_what_it_names():
     ("change", "error"),
     [
         ({"kind": "opinion"}, "claim a: kind 'opinion' is none of figure, statement"),
-        ({"measures": []}, "claim a: has either measures, or says in `untested` why"),
-        ({"untested": "no data"}, "claim a: has either measures"),
+        ({"measures": []}, "claim a: has measures, or says in `untested` why none counts"),
         ({"why": ""}, "claim a: says in `why`"),
         ({"fails": ""}, "claim a: says in `why`"),
         ({"colour": "red"}, "claim a: .*colour"),
