@@ -90,6 +90,7 @@ def keep_all(given: argparse.Namespace) -> None:
         print(paths.short(pages.keep(given.what)))
         return
     found = rows.load(given.what)
+    batch.claim(found)  # another checkout may have claimed it since
     running = {name for name, row in found.rows.items() if row.is_running()}  # again, perhaps: half a notebook
     waiting = [name for name in found.rows if name in running | found.waiting().keys()]
     for row in found.rows.values():

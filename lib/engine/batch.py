@@ -35,16 +35,21 @@ def run(batch: Batch, place: Machine, only: Sequence[str] = (), rerun: Sequence[
     wanted, waiting = choose(batch, only, rerun)
     print(f"{batch.path.name}: {len(waiting)} of {len(wanted)} rows to run", flush=True)
     place.prepare(waiting.values())
-    meant = {
-        name: {"run_id": row.run_id, "level": row.level, "departs": row.departs} for name, row in batch.rows.items()
-    }
-    tables.claim(batch.name, batch.path, meant)
+    claim(batch)
     failed = work_through(waiting, plans.write(batch, waiting), place) if waiting else set()
     try:
         tables.write()
     finally:
         summarise(batch, wanted)
     return 1 if failed or wanted & batch.waiting().keys() else 0
+
+
+def claim(batch: Batch) -> None:
+    """Write down what the rows of a batch file mean now, for the table and for what is kept."""
+    meant = {
+        name: {"run_id": row.run_id, "level": row.level, "departs": row.departs} for name, row in batch.rows.items()
+    }
+    tables.claim(batch.name, batch.path, meant)
 
 
 def plan(batch: Batch, only: Sequence[str] = (), rerun: Sequence[str] = ()) -> int:
