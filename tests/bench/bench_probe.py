@@ -58,7 +58,7 @@ def time_extraction(D: models.Discriminator, x: torch.Tensor, autocast: bool, ro
 def fit(X: torch.Tensor, y: np.ndarray, C: float, tol: float) -> dict[str, float]:
     """Fit L2SVM and tell what it took."""
     began = time.perf_counter()
-    svm = l2svm.L2SVM(C=C, tol=tol, progress=True).fit(X, y)
+    svm = l2svm.L2SVM(C=C, tol=tol).fit(X, y)
     seconds = time.perf_counter() - began
     return {"seconds": seconds, "objective": svm.objective_.sum(), "passes": svm.n_products_ + svm.n_iter_, "svm": svm}
 
