@@ -278,11 +278,19 @@ def test_an_interrupted_batch_leaves_no_kernel_behind(study, of, number):
     finally:
         process.kill()
     assert process.returncode != 0
-    next(wait_for(lambda: [not any(alive(int(pid)) for pid in pids)], 30))
+    next(wait_for(lambda: [pids] if not any(alive(int(pid)) for pid in pids) else [], 30))
     if number == signal.SIGTERM:
         assert "quick.yaml, row a: interrupted" in err
     elif of == "executor":
         assert err.startswith("error: row a: its process was killed by SIGKILL, perhaps for want of memory\n")
+
+
+def test_a_row_that_ends_well_leaves_nothing_behind(study):
+    process = study.call("run", study.write({"a": {"notebook": "02_bad", "parameters": {"how": "leave"}}}))
+    assert process.returncode == 0, process.err
+    left = next(study.runs.glob("*/pids")).read_text()
+    next(wait_for(lambda: [left] if not alive(int(left)) else [], 10))
+    assert process.err == ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
