@@ -290,7 +290,6 @@ def test_a_training_with_options_resumes_to_the_bit(tmp_path, monkeypatch, preci
         ({"noise": -1}, "noise = -1: must be a number, and not below 0"),
         ({"D_rate": 0}, "D_rate = 0: must be above 0"),
         ({"r1": math.inf}, "r1 = inf: must be a number"),
-        ({"r1": 1.0, "compile": True}, "r1 = 1.0 with compile: what is compiled has no second derivative"),
         ({"start": "digits", "onward": "digits"}, "onward = 'digits' and start = 'digits': two beginnings"),
         ({"frozen": True}, "frozen: say with start which net's convolutions stay as they are"),
     ],
