@@ -389,7 +389,7 @@ def test_few_labels_give_one_row_per_draw():
     X, y = digits()
     given = (X[:400], y[:400], X[500:], y[500:], 10, 3)
     table = probe_few_labels(*given, (1e-3, 1e-2), held_out=(X[400:500], y[400:500]))
-    columns = ["draw", "accuracy", "apart", "C", "n_iter", "converged", "degenerate"]
+    columns = ["draw", "accuracy", "degenerate", "apart", "C", "n_iter", "converged"]
     assert list(table.columns) == columns
     assert table.draw.tolist() == [0, 1, 2]
     assert table.converged.all()
