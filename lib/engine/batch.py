@@ -188,11 +188,8 @@ def _stopped(row: Row) -> str:
     return row.failure.read_text(encoding="utf-8") if row.failure.exists() else "interrupted"
 
 
-def summarise(batch: Batch, wanted: Collection[str] = ()) -> int:
-    """Print each row's state, and where its numbers and figures are; return 1 where a row is not finished.
-
-    wanted: the rows that were asked for (none named: all).
-    """
+def summarise(batch: Batch, wanted: Collection[str]) -> None:
+    """Print each row's state, and where its numbers and figures are. wanted: the rows that were asked for."""
     print(f"\n{batch.path.name}:")
     waiting = batch.waiting()
     for name, row in batch.rows.items():
@@ -205,9 +202,8 @@ def summarise(batch: Batch, wanted: Collection[str] = ()) -> int:
             print(f"  FAILED    {name:<20} {_stopped(row)}; see {short(row.executed)}")
         else:
             needs = ", ".join(sorted(set(row.needs) & waiting.keys()))
-            reason = "not asked for" if wanted and name not in wanted else f"after {needs}" if needs else ""
+            reason = "not asked for" if name not in wanted else f"after {needs}" if needs else ""
             print(f"  not run   {name:<20} {reason}".rstrip())
     print(
         f"\nAll numbers: {short(paths.runs() / 'table.csv')}. Figures (*.png) are beside each row's executed notebook."
     )
-    return 1 if waiting else 0
