@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.study import identity, paths, records
+from lib.study import paths, records, syntax
 from lib.study.runs import NUMBERS
 
 LEVELS = {  # how far evidence reaches, the strongest first
@@ -32,7 +32,7 @@ def claim(batch: str, path: Path, rows: Mapping[str, Mapping]) -> None:
     published setting.
     """
     entry = {"batch": batch, "path": str(path), "rows": rows}
-    name = f"{path.stem}-{identity.digest(str(path))}.json"
+    name = f"{path.stem}-{syntax.digest(str(path))}.json"
     paths.write_atomically(paths.runs() / "claims" / name, records.to_json(entry))
 
 

@@ -361,7 +361,7 @@ def test_what_a_training_begins_with_is_part_of_it(tmp_path, begins):
     for seed in (0, 1):
         weights.save_net(path, *models.from_description(NET, seed), {})
         folders.add(train.folder_of(NET, how, images))
-        names.add(identity.run_id("01_train_gan", {begins: str(path)}))
+        names.add(str(identity.identity_of("01_train_gan", {begins: str(path)})))
     assert len(folders) == len(names) == 2 and train.folder_of(NET, settings(), images) not in folders
 
 
