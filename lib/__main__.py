@@ -41,7 +41,6 @@ def parse(words: list[str]) -> argparse.Namespace:
     word.add_argument("--slurm", metavar="PROFILE", help="as jobs of a cluster: profiles/slurm.yaml")
     about = "show which rows of a batch file would run, and why"
     add("plan", lambda given: batch.plan(rows.load(given.batch)), about, "batch")
-    add("summary", lambda given: batch.summarise(rows.load(given.batch)), "show what came of a batch", "batch")
     add("keep", keep_all, "copy records and executed notebooks to where git keeps them: a run's or a batch's", "what")
     word = add("accept", accept, "say that rows' numbers stand for today's code too", "batch")
     word.add_argument("rows", nargs="+", metavar="ROW")
@@ -90,6 +89,7 @@ def keep_all(given: argparse.Namespace) -> None:
         print(paths.short(pages.keep(given.what)))
         return
     found = rows.load(given.what)
+    batch.claim(found)  # another checkout may have claimed it since
     running = {name for name, row in found.rows.items() if row.is_running()}  # again, perhaps: half a notebook
     waiting = [name for name in found.rows if name in running | found.waiting().keys()]
     for row in found.rows.values():

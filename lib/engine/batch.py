@@ -35,16 +35,21 @@ def run(batch: Batch, place: Machine, only: Sequence[str] = (), rerun: Sequence[
     wanted, waiting = choose(batch, only, rerun)
     print(f"{batch.path.name}: {len(waiting)} of {len(wanted)} rows to run", flush=True)
     place.prepare(waiting.values())
-    meant = {
-        name: {"run_id": row.run_id, "level": row.level, "departs": row.departs} for name, row in batch.rows.items()
-    }
-    tables.claim(batch.name, batch.path, meant)
+    claim(batch)
     failed = work_through(waiting, plans.write(batch, waiting), place) if waiting else set()
     try:
         tables.write()
     finally:
         summarise(batch, wanted)
     return 1 if failed or wanted & batch.waiting().keys() else 0
+
+
+def claim(batch: Batch) -> None:
+    """Write down what the rows of a batch file mean now, for the table and for what is kept."""
+    meant = {
+        name: {"run_id": row.run_id, "level": row.level, "departs": row.departs} for name, row in batch.rows.items()
+    }
+    tables.claim(batch.name, batch.path, meant)
 
 
 def plan(batch: Batch, only: Sequence[str] = (), rerun: Sequence[str] = ()) -> int:
@@ -183,11 +188,8 @@ def _stopped(row: Row) -> str:
     return row.failure.read_text(encoding="utf-8") if row.failure.exists() else "interrupted"
 
 
-def summarise(batch: Batch, wanted: Collection[str] = ()) -> int:
-    """Print each row's state, and where its numbers and figures are; return 1 where a row is not finished.
-
-    wanted: the rows that were asked for (none named: all).
-    """
+def summarise(batch: Batch, wanted: Collection[str]) -> None:
+    """Print each row's state, and where its numbers and figures are. wanted: the rows that were asked for."""
     print(f"\n{batch.path.name}:")
     waiting = batch.waiting()
     for name, row in batch.rows.items():
@@ -200,9 +202,8 @@ def summarise(batch: Batch, wanted: Collection[str] = ()) -> int:
             print(f"  FAILED    {name:<20} {_stopped(row)}; see {short(row.executed)}")
         else:
             needs = ", ".join(sorted(set(row.needs) & waiting.keys()))
-            reason = "not asked for" if wanted and name not in wanted else f"after {needs}" if needs else ""
+            reason = "not asked for" if name not in wanted else f"after {needs}" if needs else ""
             print(f"  not run   {name:<20} {reason}".rstrip())
     print(
         f"\nAll numbers: {short(paths.runs() / 'table.csv')}. Figures (*.png) are beside each row's executed notebook."
     )
-    return 1 if waiting else 0

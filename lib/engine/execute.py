@@ -15,7 +15,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,12 +32,13 @@ PASSED = re.compile(
     r"|(STUDY|CUDA|NVIDIA|PYTORCH|SLURM|SBATCH|SSL)_\w+"
 )
 WATCHER = """
-import signal, sys, psutil
+import contextlib, signal, sys, psutil
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 sys.stdin.read()  # ends with the process that holds the other end
 for process in psutil.process_iter(["environ"]):
     if (process.info["environ"] or {}).get("STUDY_EXECUTOR") == sys.argv[1]:
-        process.kill()
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            process.kill()
 """
 
 
@@ -112,16 +112,13 @@ def _execute(row: Row) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     with tempfile.TemporaryDirectory(prefix="study-", dir=SHORT) as folder:
         _use_own_kernel(Path(folder))
-        try:
-            execute_notebook(
-                nbformat.read(paths.NOTEBOOKS / f"{row.notebook}.ipynb", as_version=4),
-                re.sub("[{}]", r"\g<0>\g<0>", str(row.executed)),  # papermill fills in what stands in braces
-                row.parameters, kernel_name="python3", cwd=paths.ROOT, progress_bar=False, coalesce_streams=True,
-                shutdown_kernel="immediate",
-                config=Config({"KernelManager": {"transport": "ipc", "connection_file": f"{folder}/kernel.json"}}),
-            )  # fmt: skip
-        finally:
-            _kill(psutil.Process().children(recursive=True))
+        execute_notebook(
+            nbformat.read(paths.NOTEBOOKS / f"{row.notebook}.ipynb", as_version=4),
+            re.sub("[{}]", r"\g<0>\g<0>", str(row.executed)),  # papermill fills in what stands in braces
+            row.parameters, kernel_name="python3", cwd=paths.ROOT, progress_bar=False, coalesce_streams=True,
+            shutdown_kernel="immediate",
+            config=Config({"KernelManager": {"transport": "ipc", "connection_file": f"{folder}/kernel.json"}}),
+        )  # fmt: skip
 
 
 def _use_own_kernel(folder: Path) -> None:
@@ -140,7 +137,7 @@ def _end_with_input() -> None:
 
 
 def _watch() -> subprocess.Popen:
-    """Start a process that waits for the end of this one and kills what it leaves behind, after a `kill -9` too."""
+    """Start a process that kills what this row leaves behind, once this one leaves `with` or is killed."""
     mark = f"{os.getpid()}-{time.time_ns()}"
     watcher = [sys.executable, "-c", WATCHER, mark]
     watching = subprocess.Popen(watcher, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
@@ -152,13 +149,13 @@ def _interrupt(number: int, _: object) -> None:
     """End the kernel, which first saves a training (`checkpoints.deferred_signals`), and with it the row."""
     for other in (signal.SIGTERM, signal.SIGINT):
         signal.signal(other, signal.SIG_IGN)  # the kernel is being shut down
-    below = psutil.Process().children(recursive=True)
-    kernels = [process for process in below if _is_kernel(process)]
+    kernels = [process for process in psutil.Process().children(recursive=True) if _is_kernel(process)]
     for kernel in kernels:
         with suppress(psutil.NoSuchProcess):
             kernel.terminate()
-    psutil.wait_procs(kernels, GRACE)
-    _kill(below)
+    for kernel in psutil.wait_procs(kernels, GRACE)[1]:
+        with suppress(psutil.NoSuchProcess):
+            kernel.kill()
     raise KeyboardInterrupt(f"by {signal.Signals(number).name}")
 
 
@@ -167,12 +164,6 @@ def _is_kernel(process: psutil.Process) -> bool:
         return "ipykernel_launcher" in process.cmdline()
     except psutil.Error:  # it has just ended
         return False
-
-
-def _kill(processes: Sequence[psutil.Process]) -> None:
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
 
 
 def _reason(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML, YAMLError
 
 from lib.engine import rules
 from lib.engine.row import RESOURCES, Row
-from lib.study import identity, manifest, paths, tables
+from lib.study import identity, manifest, paths, syntax, tables
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def _resolve(name: str, draft: dict, rows: dict[str, Row], of_images: Callable[[
         parameters={k: checked[k] for k in given},
         after=after,
         needs=tuple(sorted(draft["needs"])),
-        run_id=f"{notebook}-{identity.digest(told)}",
+        run_id=f"{notebook}-{syntax.digest(told)}",
         identity=told,
         precision=identity.find_precision(checked.get("precision", ""), on_gpu),
         level=draft["level"],

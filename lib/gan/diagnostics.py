@@ -47,41 +47,30 @@ class Health:
             for some, n in ((rows, SEEN), (rows, ASKED), (held_out.nonzero()[:, 0], ASKED))
         )
 
+    @torch.no_grad()
     def measure(self, G: Generator, D: Discriminator, z: Tensor) -> dict[str, float]:
-        """Return what goes into the log: `measure`, and the means of what `ask` returns."""
+        """Return what goes into the log, in batch statistics, and change nothing: z (N, nz) on the nets' device.
+
+        The variety of G's samples, the shares of dead filters, and the means of what `ask` returns.
+        """
         asked = {name: found.mean().item() for name, found in self.ask(G, D, z).items()}
-        return measure(G, D, z, self.real) | asked
+        G, D = copy.deepcopy(G).train(), copy.deepcopy(D).train()  # running averages of the nets in training stay
+        drawn = G.activations(z)
+        dead = {"dead_G": dead_share(drawn[:-1]), "dead_D": dead_share(D.activations(self.real))}
+        return {"variety": variety(drawn[-1], self.real)} | dead | asked
 
+    @torch.no_grad()
     def ask(self, G: Generator, D: Discriminator, z: Tensor) -> dict[str, Tensor]:
-        """Return D's `answers`; nothing where no two images are held out."""
-        return answers(G, D, z, self.known, self.unseen) if len(self.unseen) > 1 else {}
+        """Return D's answers (n,) to training images, to images held out, and to samples, and change nothing.
 
-
-@torch.no_grad()
-def measure(G: Generator, D: Discriminator, z: Tensor, real: Tensor) -> dict[str, float]:
-    """Return the variety of G's samples and the shares of dead filters, in batch statistics, and change nothing.
-
-    z (N, nz), real images (N, nc, size, size) in [-1, 1] on the nets' device.
-    """
-    G, D = copy.deepcopy(G).train(), copy.deepcopy(D).train()  # running averages of the nets in training stay
-    drawn = G.activations(z)
-    return {
-        "variety": variety(drawn[-1], real),
-        "dead_G": dead_share(drawn[:-1]),
-        "dead_D": dead_share(D.activations(real)),
-    }
-
-
-@torch.no_grad()
-def answers(G: Generator, D: Discriminator, z: Tensor, known: Tensor, unseen: Tensor) -> dict[str, Tensor]:
-    """Return D's answers (n,) to training images, to images held out, and to samples, and change nothing.
-
-    z (N, nz), known and unseen (N, nc, size, size) in [-1, 1] on the nets' device, normalised apart, as in training.
-    Where D knows its images by heart, images held out are no longer real to it.
-    """
-    G, D = copy.deepcopy(G).train(), copy.deepcopy(D).train()
-    images = {"known": known, "unseen": unseen, "samples": G(z)}
-    return {f"D_{name}": D(x).float().sigmoid() for name, x in images.items()}
+        Each normalised apart, as in training. Where D knows its images by heart, images held out are no longer real to
+        it. Nothing where no two are held out.
+        """
+        if len(self.unseen) < 2:
+            return {}
+        G, D = copy.deepcopy(G).train(), copy.deepcopy(D).train()
+        images = {"known": self.known, "unseen": self.unseen, "samples": G(z)}
+        return {f"D_{name}": D(x).float().sigmoid() for name, x in images.items()}
 
 
 def variety(samples: Tensor, real: Tensor) -> float:

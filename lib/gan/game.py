@@ -38,7 +38,6 @@ class Settings:
     update: str  # both: each minibatch updates D, then G; alternate: D and G in turn, as the authors' code does
     precision: str  # float32, or bfloat16 (autocast; weights and Adam stay float32)
     seed: int
-    compile: bool = False  # torch.compile: on a GPU not measured yet
     flip: bool = False  # mirror real images, each with probability 1/2
     augment: str = ""  # change real images and samples alike before D: of AUGMENTATIONS, joined by +
     lr_decay: float = 0.0  # last share of the training, over which the rate falls linearly to 0
@@ -72,8 +71,6 @@ class Settings:
         for name, choices in {"update": ("both", "alternate"), "precision": devices.PRECISIONS}.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} = {getattr(self, name)!r}: choose one of {', '.join(choices)}")
-        if self.r1 and self.compile:
-            raise ValueError(f"r1 = {self.r1} with compile: what is compiled has no second derivative; leave one out")
         if self.start and self.onward:
             raise ValueError(f"onward = {self.onward!r} and start = {self.start!r}: two beginnings; leave one out")
         if self.frozen and not self.start:
@@ -145,8 +142,6 @@ class Training:
     def __post_init__(self) -> None:
         for net in (self.G, self.D):
             net.to(self.device, memory_format=torch.channels_last).train()
-            if self.settings.compile:
-                net.compile()
         s, on_gpu = self.settings, self.device.type == "cuda"
         how = {"betas": (s.beta1, 0.999), "weight_decay": s.weight_decay, "fused": True, "capturable": on_gpu}
         self.rates = {"G": s.lr, "D": s.lr * s.D_rate}

@@ -4,7 +4,7 @@ The rule: the one whose samples have the least Fréchet distance to real images 
 of a small classifier of the training images' labels; or, where there are no labels, of a random convolutional net or,
 where one is named, of a judge of attributes.
 These distances compare snapshots of one training. They are no FID, which is defined by one Inception net, and compare
-with none.
+with none; whoever has the file of that net's weights can choose by the FID.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from lib.images.data import UNLABELLED, ImageSet
 from lib.nets import batchnorm, judges, models, weights
 from lib.nets.judges import AttributeNet
 from lib.nets.models import Discriminator
-from lib.study import chance
+from lib.study import chance, manifest, paths
 
 VERSIONS = {"selection": 1}
 NDF = 16  # base maps of the extractor
@@ -29,6 +29,8 @@ SAMPLES = (1_000, 50_000)  # drawn of each snapshot: as many as images are held 
 class Extractor(nn.Module):
     """Images (N, nc, size, size) in [0, 1] -> features (N, F): a classifier's last maps, averaged over positions."""
 
+    measure = "Fréchet distance"
+
     def __init__(self, classifier: AttributeNet) -> None:
         super().__init__()
         self.body = classifier.body
@@ -37,6 +39,24 @@ class Extractor(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = (x * 2 - 1).contiguous(memory_format=torch.channels_last)
         return self.body.activations(x)[-1].mean((2, 3))  # (N, F)
+
+
+class Inception(nn.Module):
+    """Images (N, 1 or 3, size, size) in [0, 1] -> features (N, 2048) of the net that defines the FID, asked in bytes.
+
+    path: the file of torch-fidelity's weights. ModuleNotFoundError says where torch-fidelity is not installed.
+    """
+
+    measure, num_features = "FID", 2048
+
+    def __init__(self, path: Path) -> None:
+        from torchmetrics.image import fid  # two seconds of import that most sessions do without
+
+        super().__init__()
+        self.net = fid.NoTrainInceptionV3("inception-v3-compat", [str(self.num_features)], str(path))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net((x.expand(-1, 3, -1, -1) * 255).byte())  # (N, 2048)
 
 
 def fit_extractor(
@@ -57,51 +77,59 @@ def fit_extractor(
     return Extractor(random.eval())
 
 
-def extractor_of(net: str) -> Extractor:
-    """Return the features of the judge of attributes that came with a net: one and the same for all trainings of a set.
+def extractor_of(features: str, nc: int) -> Extractor | Inception:
+    """Return the features that a name means, for images of nc channels: one and the same for all trainings of a set.
 
-    It learned from labels, where the training's own images have none. Raises ValueError where none came with the net.
+    features: a net with which a judge of attributes came; it learned from labels, where the training's own images have
+    none. Or inception:PATH. Raises ValueError where there is no such judge or file, and for images of other channels.
     """
-    if "attributes" not in (came := judges.beside(net)):
-        raise ValueError(f"features = {net}: no judge of attributes came with this net: faces has one")
+    if features.startswith(manifest.INCEPTION):
+        path = paths.from_root(features.removeprefix(manifest.INCEPTION))
+        if not path.is_file():
+            raise ValueError(f"features = {features}: no file {path}: give that of torch-fidelity's Inception weights")
+        return Inception(path)
+    if "attributes" not in (came := judges.beside(features)):
+        raise ValueError(f"features = {features}: no judge of attributes came with this net: faces has one")
+    if (own := came["attributes"].body.description.nc) != nc:
+        raise ValueError(f"features = {features}: its judge takes images of {own} channels, and these have {nc}")
     return Extractor(came["attributes"])
 
 
-def least_held_out(size: int) -> int:
-    """Return how many images of this size must be held out for the extractor's distances to mean something."""
-    return LEAST * models.describe("tutorial64", size=size).maps(NDF)[-1]
+def least_held_out(size: int, extractor: Extractor | Inception | None = None) -> int:
+    """Return how many images of this size must be held out for distances in the features to mean something.
+
+    extractor: whose features; by default those of `fit_extractor`.
+    """
+    own = extractor is None
+    return LEAST * (models.describe("tutorial64", size=size).maps(NDF)[-1] if own else extractor.num_features)
 
 
 def frechet_distances(
     snapshots: Mapping[int, Path],
     x: Tensor,
     held_out: Tensor,
-    extractor: nn.Module,
+    extractor: Extractor | Inception,
     seed: int,
-    inception: str = "",
     device: str | torch.device = "cpu",
 ) -> pd.Series:
     """Return each snapshot's Fréchet distance to the held-out rows of real images x: step -> distance.
 
     x: uint8 (N, nc, size, size); of more than 50,000 rows, the field's number, so many are drawn. As many samples as
-    rows, 1,000 at least, are drawn from the same z. inception: the file of torch-fidelity's Inception weights, which
-    takes the extractor's place: only then the distance is the FID. device: where to draw and compare, the CPU in place
-    of MPS, which has no float64. Nothing is returned for fewer than LEAST rows per feature.
+    rows, 1,000 at least, are drawn from the same z. extractor: of the features; the result is named by its `measure`,
+    the FID with Inception's alone. device: where to draw and compare, the CPU in place of MPS, which has no float64.
+    Nothing is returned for fewer than LEAST rows per feature.
     """
+    if len(held_out) < LEAST * extractor.num_features:
+        return pd.Series(dtype=float)
     from torchmetrics.image.fid import FrechetInceptionDistance  # two seconds of import that most sessions do without
 
-    metric = FrechetInceptionDistance(
-        2048 if inception else extractor, reset_real_features=False, normalize=True,
-        feature_extractor_weights_path=inception or None,
-    )  # fmt: skip
-    if len(held_out) < LEAST * (2048 if inception else extractor.num_features):
-        return pd.Series(dtype=float)
+    metric = FrechetInceptionDistance(extractor, reset_real_features=False, normalize=True)
     rows = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(chance.stream(seed, "held-out rows")))
     rows = held_out[rows[: SAMPLES[1]]].sort().values
     device = torch.device("cpu" if torch.device(device).type == "mps" else device)
     metric, distances = metric.to(device), {}
     for some in rows.split(256):
-        metric.update(_in_colour(x[some].to(device).float() / 255, bool(inception)), real=True)
+        metric.update(x[some].to(device).float() / 255, real=True)
     for step, path in snapshots.items():
         G = weights.load_net(path)[0].to(device)
         own = torch.Generator().manual_seed(chance.stream(seed, "z", "evaluation"))
@@ -110,13 +138,9 @@ def frechet_distances(
         metric.reset()
         with torch.no_grad():
             for some in z.split(256):
-                metric.update(_in_colour(G(some).add(1).div(2), bool(inception)), real=False)
+                metric.update(G(some).add(1).div(2), real=False)
         distances[step] = metric.compute().item()
-    return pd.Series(distances, name="Fréchet distance", dtype=float).rename_axis("step")
-
-
-def _in_colour(x: Tensor, needed: bool) -> Tensor:
-    return x.expand(-1, 3, -1, -1) if needed and x.shape[1] == 1 else x
+    return pd.Series(distances, name=extractor.measure, dtype=float).rename_axis("step")
 
 
 def choose(distances: pd.Series, last: int, steps: Sequence[int] = (), keep: int = 0) -> int:

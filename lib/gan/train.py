@@ -27,7 +27,7 @@ from lib.images import data
 from lib.images.data import ImageSet
 from lib.nets import models, weights
 from lib.nets.models import Description
-from lib.study import identity, manifest, paths
+from lib.study import identity, manifest, paths, syntax
 
 GRIDS = 8  # times at which samples are taken
 CHECKS = 20  # times at which the nets' health is measured
@@ -61,7 +61,7 @@ def folder_of(
         for given in (description, settings)
     ]
     versions = identity.versions_of("lib.gan.train")
-    return paths.runs() / f"training-{identity.digest([*departs, images.checksum, chosen, snapshots, versions, *net])}"
+    return paths.runs() / f"training-{syntax.digest([*departs, images.checksum, chosen, snapshots, versions, *net])}"
 
 
 def fit(

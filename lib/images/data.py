@@ -6,6 +6,7 @@ stands between the array and the net.
 """
 
 import hashlib
+import io
 import mmap
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from filelock import FileLock
+from PIL import Image
 from torch import Tensor
 
 from lib.images import packing
@@ -99,6 +101,15 @@ def tile(images: Tensor, columns: int) -> np.ndarray:
     blank = cells.new_full((-len(cells) % across, *cells.shape[1:]), 255)
     rows = torch.cat([cells, blank]).unflatten(0, (-1, across)).permute(0, 3, 1, 4, 2)  # (rows, H, columns, W, 3)
     return F.pad(rows.flatten(0, 1).flatten(1, 2), (0, 0, 0, 1, 0, 1), value=255).numpy()
+
+
+def jpeg(x: Tensor, quality: int) -> Tensor:
+    """Return a uint8 image (C, H, W) as it comes back from JPEG, colour at half the resolution (4:2:0)."""
+    pixels, file = x.permute(1, 2, 0).numpy(), io.BytesIO()
+    Image.fromarray(pixels.squeeze(2) if len(x) == 1 else pixels).save(
+        file, "jpeg", quality=quality, subsampling="4:2:0"
+    )
+    return torch.from_numpy(np.array(Image.open(file)).reshape(pixels.shape)).permute(2, 0, 1)
 
 
 def hold_out(n: int, share: float, seed: int) -> tuple[Tensor, Tensor]:

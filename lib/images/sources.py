@@ -14,7 +14,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,18 +32,6 @@ NAMES = (
 EXACT_CIFAR10 = "cifar10-exact-*.tar.gz"  # lossless images of CIFAR-10, which `cifar10` reads where its own are missing
 
 
-class Source(Protocol):
-    """Something to pack."""
-
-    total: int | None  # of images, where it is known
-
-    def read(self) -> Iterator[tuple[str, Decode]]:
-        """Yield where each image lies, for errors, and how to decode it."""
-
-    def describe(self) -> Described:
-        """Return keys, rows of attributes and notes, in the order of the images, once these have all been read."""
-
-
 class Known:
     """A source whose keys and attributes are known before it is read."""
 
@@ -54,6 +42,9 @@ class Known:
 
     def describe(self) -> Described:
         return self.described
+
+
+Source = Known | Files  # something to pack: `total`, `read` and `describe`
 
 
 def find(name: str, size: int, root: Path, split: str) -> tuple[str, Callable[[], Source]]:

@@ -4,13 +4,12 @@ A denoising autoencoder, 3072-128-3072, regularised by dropout, whose ReLU code 
 same bits count as one.
 """
 
-import io
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from scipy.spatial.distance import pdist
 from torch import Tensor, nn
 
@@ -81,13 +80,6 @@ def score_pairs(codes: np.ndarray, truth: np.ndarray, bits: int = 0) -> tuple[fl
     return tuple(float(right / total) if total else float("nan") for total in (found.sum(), same.sum()))
 
 
-def _jpeg(x: Tensor) -> Tensor:
-    file = io.BytesIO()
-    pixels = x.permute(1, 2, 0).numpy()
-    Image.fromarray(pixels.squeeze(2) if len(x) == 1 else pixels).save(file, "jpeg", quality=75)
-    return torch.from_numpy(np.array(Image.open(file)).reshape(pixels.shape)).permute(2, 0, 1)
-
-
 def _shift(x: Tensor) -> Tensor:
     return F.pad(x[None, :, :, :-1].float(), (1, 0, 0, 0), mode="replicate")[0].to(torch.uint8)
 
@@ -95,7 +87,7 @@ def _shift(x: Tensor) -> Tensor:
 # How a picture comes twice into a set: one uint8 image (C, H, W) -> one that looks the same.
 VARIANTS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "copy": torch.clone,
-    "JPEG, quality 75": _jpeg,
+    "JPEG, quality 75": partial(data.jpeg, quality=75),
     "5% brighter": lambda x: (x.float() * 1.05).round().clamp(0, 255).to(torch.uint8),
     "shifted by a pixel": _shift,
 }

@@ -7,7 +7,7 @@ right by what it finds in the mirror image. The eye is asked by boards of blind 
 
 Distances between sets of images need features, and compare only within one net's. `gan.selection` trains its own for
 each training; here each set of images has one extractor, rebuilt from a seed, whichever training is asked about.
-Neither is the FID, for which `selection.frechet_distances` takes the file of Inception's weights.
+Neither is the FID, for which `selection.extractor_of` takes the file of Inception's weights.
 """
 
 import re

@@ -99,20 +99,15 @@ def sums(values: Tensor, picked: Sequence[Sequence[Tensor]], n: int) -> Tensor:
     return torch.stack([arithmetic(*(values[rows[:n]] for rows in concepts)) for concepts in picked])
 
 
-def neighbours(y: Tensor, generator: torch.Generator, radius: float = 0.25, n: int = 8) -> Tensor:
-    """Surround y by n points with uniform noise of +-radius in each coordinate (paper, Fig 7), y in the middle.
-
-    (nz,) -> (n + 1, nz): with n = 8 a 3 x 3 board read by rows.
-    """
-    noise = (torch.rand(n + 1, len(y), generator=generator) * 2 - 1) * radius
-    noise[n // 2] = 0
-    return y + noise.to(y)
-
-
 @torch.no_grad()
 def board(G: Generator, y: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw y (nz,) among its neighbours, as a board of 3 x 3: (9, nc, size, size)."""
-    return G(neighbours(y, generator))
+    """Draw y (nz,) in the middle of a board of 3 x 3, noise of +-0.25 in each coordinate around it (paper, Fig 7).
+
+    -> (9, nc, size, size).
+    """
+    noise = (torch.rand(9, len(y), generator=generator) * 2 - 1) * 0.25
+    noise[4] = 0
+    return G(y + noise.to(y))
 
 
 def controls(z: Tensor, picked: Sequence[Sequence[Tensor]], n: int, generator: torch.Generator) -> dict[str, Tensor]:

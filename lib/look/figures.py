@@ -199,11 +199,11 @@ def to_heat(maps: Tensor) -> Tensor:
 
 
 def show_choice(distances: pd.Series, chosen: int) -> Figure:
-    """Draw the Fréchet distance of a training's snapshots over its steps, the chosen one marked."""
+    """Draw the Fréchet distance of a training's snapshots, named, over its steps, the chosen one marked."""
     figure, ax = plt.subplots(figsize=(7, 3))
     sns.lineplot(distances, marker="o", ax=ax)
     ax.plot(chosen, distances[chosen], "o", markersize=12, markerfacecolor="none", color="black", label="chosen")
-    ax.set(xlabel="minibatches", ylabel="Fréchet distance", ylim=(0, None))
+    ax.set(xlabel="minibatches", ylabel=distances.name, ylim=(0, None))
     ax.legend()
     return _end(figure)
 

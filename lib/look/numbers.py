@@ -121,7 +121,7 @@ def untested_list(table: pd.DataFrame) -> str:
 def speed_table(_: pd.DataFrame) -> str:
     """Return README's table of training speed in images per second, as recorded on each kind of machine."""
     speed = pd.read_csv(SPEED)[["net", "device", "loop", "here", "ratio", "share"]]
-    return grid([*speed.columns[:-1], "of the matmul rate"], speed.astype(str).to_numpy().tolist())
+    return grid([*speed.columns[:-1], "of the matmul rate"], speed.to_numpy())
 
 
 def grid(head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
@@ -138,13 +138,14 @@ def to_markdown(table: pd.DataFrame) -> str:
     """Return results/NUMBERS.md: every number by claim, with what each run departs in."""
     known, values, judged = verdicts.judge_all(table)
     claims.check_records(known, table)
+    spreads = {title: claims.over_seeds(table, *of).reset_index() for title, *of in SEEDS}
     parts = {
         "Table 1 on CIFAR-10": main_number(table, whole=True),
         "What each step is worth to the probe": ladder(table),
         "Claims": "\n\n".join(_claim(known[line.claim], values, line) for line in judged.itertuples()),
         "Other published figures and bounds": _beside(table),
         "Settings over their seeds": "\n\n".join(
-            f"### {title}\n\n{over_seeds(table, batch, metrics)}" for title, batch, metrics in SEEDS
+            f"### {title}\n\n{grid(spread.columns, spread.to_numpy())}" for title, spread in spreads.items()
         ),
         "How each run departs from the published setting": _departures(table),
     }
@@ -192,10 +193,8 @@ def ladder(table: pd.DataFrame) -> str:
 
 def _claim(claim: claims.Claim, values: pd.DataFrame, line: object) -> str:
     """Return one claim's part: words, verdict, criterion and why, and every value that decides."""
-    said = [
-        f'### <a id="{claim.id}"></a>{claim.words}',
-        f"{claim.source}, {claim.section}. Notebook `{claim.notebook}`.",
-    ]
+    whose = f"{claim.source}, {claim.section}. Notebook `{claim.notebook}`."
+    said = [f'### <a id="{claim.id}"></a>{claim.words}', whose]
     judged = {TITLES[level]: getattr(line, level) for level in tables.LEVELS}
     levels = [f"{level}: {verdict}" for level, verdict in judged.items() if verdict != verdicts.NOT_TESTED]
     said.append(f"**{line.verdict}**" + (f" ({'; '.join(levels)})." if levels else f". {line.why}"))
@@ -230,12 +229,6 @@ def _beside(table: pd.DataFrame) -> str:
         ]
         parts.append(grid(["run", "measure", "here"], rows))
     return "\n\n".join(parts)
-
-
-def over_seeds(table: pd.DataFrame, batch: str, metrics: Sequence[str]) -> str:
-    """Return a batch's settings over their seeds as a table: mean (least to largest)."""
-    spread = claims.over_seeds(table, batch, metrics).reset_index()
-    return grid(list(spread.columns), spread.astype(str).to_numpy().tolist())
 
 
 def _departures(table: pd.DataFrame) -> str:

@@ -51,7 +51,8 @@ def write(batch: str = "") -> Path:
         raise ValueError(f"no run of {batch} in {paths.runs()} and none is kept: `{how}` makes them")
     site = paths.RESULTS / "site"
     for old in site.glob("*/index.html"):
-        shutil.rmtree(old.parent)
+        if old.parent.name != "lib":  # which `make docs` wrote
+            shutil.rmtree(old.parent)
     for name in ("claims", "pictures", "notebooks"):
         shutil.rmtree(site / name, ignore_errors=True)
     (site / "pictures").mkdir(parents=True)

@@ -46,6 +46,8 @@ class Description:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} = {getattr(self, name)!r}: choose one of {', '.join(map(str, choices))}")
+        if self.kernel == 4 and (self.convs_per_scale > 1 or self.resample == "pooling"):
+            raise ValueError("kernel = 4: a convolution of stride 1 needs an odd kernel (3 or 5)")
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -147,8 +147,6 @@ def as_at_inference(net: nn.Module) -> Iterator[None]:
 
 def _down(m_in: int, m_out: int, kernel: int, stride: int) -> nn.Conv2d:
     """Return a convolution that divides the image's side by `stride`."""
-    if kernel == 4 and stride == 1:
-        raise ValueError("kernel = 4: a convolution of stride 1 needs an odd kernel (3 or 5)")
     return nn.Conv2d(m_in, m_out, kernel, stride, padding=(kernel - 1) // 2, bias=False)
 
 
@@ -157,8 +155,6 @@ def _up(description: Description, m_in: int, m_out: int, stride: int) -> list[nn
     kernel = description.kernel
     if description.resample == "pooling" and stride > 1:
         return [nn.Upsample(scale_factor=stride), _down(m_in, m_out, kernel, 1)]
-    if kernel == 4 and stride == 1:
-        raise ValueError("kernel = 4: a convolution of stride 1 needs an odd kernel (3 or 5)")
     extra = stride - 1 if kernel % 2 else 0
     return [nn.ConvTranspose2d(m_in, m_out, kernel, stride, (kernel - 1) // 2, output_padding=extra, bias=False)]
 

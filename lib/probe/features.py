@@ -5,13 +5,12 @@ it.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from lib.nets.batchnorm import device_of, to_inputs
 from lib.nets.models import Description, require_fit
@@ -44,7 +43,6 @@ def extract(
     batch_size: int = 256,
     device: str | None = None,
     autocast: bool = False,
-    progress: bool = False,
 ) -> Tensor:
     """Return each image's pooled activations, image side first: (N, C, H, W) -> (N, F) of `dtype`, in CPU memory.
 
@@ -73,7 +71,7 @@ def extract(
     try:
         length = pooled(slice(0, 1)).shape[1]
         features = torch.empty(len(x), length, dtype=dtype)
-        for start, block in _blocks(pooled, len(x), batch_size, progress):
+        for start, block in _blocks(pooled, len(x), batch_size):
             features[start : start + len(block)] = block
         return features
     finally:
@@ -97,25 +95,23 @@ def extract_in_windows(
     return torch.cat(parts)
 
 
-def _blocks(pooled: Callable[[slice], Tensor], n: int, batch_size: int, progress: bool):
+def _blocks(pooled: Callable[[slice], Tensor], n: int, batch_size: int) -> Iterator[tuple[int, Tensor]]:
     """Yield (first row, features) batch by batch; in smaller ones, said once, where device memory is short."""
     size, at = batch_size, 0
-    with tqdm(total=n, desc="features", unit="image", disable=not progress, leave=False) as bar:
-        while at < n:
-            try:
-                block = pooled(slice(at, min(at + size, n)))
-            except torch.OutOfMemoryError:
-                if size == 1:
-                    raise
-                if size == batch_size:
-                    warnings.warn(
-                        "the device is out of memory: going on with smaller batches", RuntimeWarning, stacklevel=3
-                    )
-                size //= 2
-                continue
-            yield at, block
-            at += len(block)
-            bar.update(len(block))
+    while at < n:
+        try:
+            block = pooled(slice(at, min(at + size, n)))
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            if size == batch_size:
+                warnings.warn(
+                    "the device is out of memory: going on with smaller batches", RuntimeWarning, stacklevel=3
+                )
+            size //= 2
+            continue
+        yield at, block
+        at += len(block)
 
 
 def _chosen(layers: Sequence[int] | None, n: int) -> list[int]:

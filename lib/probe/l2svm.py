@@ -44,10 +44,9 @@ class L2SVM(ClassifierMixin, BaseEstimator):
     A few rows of many features (at most `blocks.FEW_ROWS`) are copied and computed in float64 whatever they are.
 
     C: the weight of the errors. tol: stop once each class's duality gap is below `tol` times its objective.
-    max_iter: most Newton steps. fit_intercept, intercept_scaling: as in LinearSVC, a constant feature of that value.
-    regularise_intercept: penalise it, as liblinear does; if False it is free (the gap is then 0.5 |gradient|^2 only).
+    max_iter: most Newton steps. The intercept is the weight of a constant feature, penalised as in liblinear.
     device: "cpu" or "cuda"; by default where the features are; for "mps", which has no float64, the CPU computes.
-    block_rows: rows read at a time, by default a few MB. progress: show a bar over Newton steps.
+    block_rows: rows read at a time, by default a few MB.
 
     After `fit`: classes_, coef_ (K, F), intercept_ (K,), objective_ and gap_ (K,; relative), n_iter_, n_products_
     (products of a Hessian with vectors, each one pass over the data), converged_. K is 1 for two classes.
@@ -58,34 +57,26 @@ class L2SVM(ClassifierMixin, BaseEstimator):
         C: float = 1.0,
         tol: float = 1e-6,
         max_iter: int = 100,
-        fit_intercept: bool = True,
-        intercept_scaling: float = 1.0,
-        regularise_intercept: bool = True,
         device: str | None = None,
         block_rows: int | None = None,
-        progress: bool = False,
     ) -> None:
         self.C = C
         self.tol = tol
         self.max_iter = max_iter
-        self.fit_intercept = fit_intercept
-        self.intercept_scaling = intercept_scaling
-        self.regularise_intercept = regularise_intercept
         self.device = device
         self.block_rows = block_rows
-        self.progress = progress
 
     def fit(self, X, y) -> "L2SVM":
         """Fit to X (N, F) and labels y (N,). Raises ValueError for NaN, one class only, C <= 0; warns unconverged."""
         X, y = self._checked(X, y)
-        return self._fit(self._blocks(X), y)
+        return self._fit(Blocks(X, self.device, self.block_rows), y)
 
     def path(self, X, y, Cs: Sequence[float] = PAPER_CS) -> Iterator["L2SVM"]:
         """Yield one fitted classifier per C, from small to large, each started from the one before."""
         X, y = self._checked(X, y)
         if len(Cs) == 0 or not min(Cs) > 0:
             raise ValueError(f"Cs = {tuple(Cs)}: expected at least one, all positive")
-        fit, blocks = None, self._blocks(X)
+        fit, blocks = None, Blocks(X, self.device, self.block_rows)
         for C in sorted(Cs):
             fit = clone(self).set_params(C=C)._fit(blocks, y, fit)
             yield fit
@@ -93,12 +84,18 @@ class L2SVM(ClassifierMixin, BaseEstimator):
     def decision_function(self, X) -> np.ndarray:
         """Return f = Xw + b: (N,) for two classes, else (N, K)."""
         check_is_fitted(self)
-        return self._decide(self._features(X, reset=False))
+        X = self._features(X, reset=False)
+        blocks = Blocks(X, self.device, self.block_rows)
+        W = torch.from_numpy(self.coef_).to(blocks.device, blocks.dtype)
+        f = np.concatenate([(block @ W.T).cpu().numpy() for _, block in blocks]) + self.intercept_
+        if not np.isfinite(f).all():
+            check_finite(X)
+        return f[:, 0] if len(self.coef_) == 1 else f
 
     def predict(self, X) -> np.ndarray:
         """Return the class of the largest f: (N,)."""
-        check_is_fitted(self)
-        return self._label(self._decide(self._features(X, reset=False)))
+        f = self.decision_function(X)
+        return self.classes_[(f > 0).astype(int) if f.ndim == 1 else f.argmax(1)]
 
     def _features(self, X, reset: bool) -> Tensor:
         """Check features and return them as a tensor that shares their memory."""
@@ -118,7 +115,7 @@ class L2SVM(ClassifierMixin, BaseEstimator):
 
     def _checked(self, X, y) -> tuple[Tensor, np.ndarray]:
         """Check parameters, features and labels, before any long work."""
-        for name in ("C", "tol", "max_iter", "intercept_scaling"):
+        for name in ("C", "tol", "max_iter"):
             if not (np.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise ValueError(f"{name} = {getattr(self, name)!r}: must be a positive number")
         if y is None:
@@ -132,27 +129,25 @@ class L2SVM(ClassifierMixin, BaseEstimator):
         check_finite(X)
         return X, y
 
-    def _blocks(self, X: Tensor) -> Blocks:
-        return Blocks(X, self.device, self.block_rows)
-
     def _fit(self, blocks: Blocks, y: np.ndarray, start: "L2SVM | None" = None) -> "L2SVM":
         """Fit to checked features and their labels, from another fit's weights."""
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"L2SVM needs samples of at least 2 classes, but y has only one class: {self.classes_}")
         self.n_features_in_ = blocks.width
-        constant = self.intercept_scaling if self.fit_intercept else 0.0
         codes = torch.from_numpy(codes)[:, None]
         targets = torch.arange(len(self.classes_)) if len(self.classes_) > 2 else torch.tensor([1])
-        first = None if start is None else start._weights().to(blocks.device)
+        first = start and torch.from_numpy(np.column_stack([start.coef_, start.intercept_]).astype(np.float64))
         weights, reports = [], []
         for group in targets.split(max(1, GROUP // len(y))):
-            problem = Problem(blocks, codes == group, self.C, constant, self.regularise_intercept)
+            problem = Problem(blocks, codes == group, self.C)
             begun = None if first is None else first[group if len(targets) > 1 else slice(None)]
-            found, report = newton(problem, begun, self.tol, self.max_iter, self.progress)
+            found, report = newton(problem, begun, self.tol, self.max_iter)
             weights.append(found)
             reports.append(report)
-        self._store(torch.cat(weights), blocks.given, constant)
+        kept = torch.cat(weights).cpu().numpy()  # (K, F + 1), float64
+        kept = kept if blocks.given == torch.float64 else kept.astype(np.float32)
+        self.coef_, self.intercept_ = np.ascontiguousarray(kept[:, :-1]), kept[:, -1]
         self.objective_, self.gap_ = (np.concatenate([r[name] for r in reports]) for name in ("objective_", "gap_"))
         self.n_iter_ = max(r["n_iter_"] for r in reports)
         self.n_products_ = sum(r["n_products_"] for r in reports)
@@ -166,29 +161,6 @@ class L2SVM(ClassifierMixin, BaseEstimator):
                 stacklevel=3,
             )
         return self
-
-    def _store(self, weights: Tensor, dtype: torch.dtype, constant: float) -> None:
-        """Keep the solver's (K, F + 1) weights as coef_ and intercept_, float64 only for float64 features."""
-        kept = weights.cpu().numpy()
-        kept = kept if dtype == torch.float64 else kept.astype(np.float32)
-        self.coef_, self.intercept_ = np.ascontiguousarray(kept[:, :-1]), kept[:, -1] * constant
-
-    def _weights(self) -> Tensor:
-        """Return coef_ and intercept_ as the solver has them."""
-        intercept = self.intercept_ / self.intercept_scaling if self.fit_intercept else self.intercept_
-        return torch.from_numpy(np.column_stack([self.coef_, intercept]).astype(np.float64))
-
-    def _decide(self, X: Tensor) -> np.ndarray:
-        """Return f of checked features."""
-        blocks = self._blocks(X)
-        W = torch.from_numpy(self.coef_).to(blocks.device, blocks.dtype)
-        f = np.concatenate([(block @ W.T).cpu().numpy() for _, block in blocks]) + self.intercept_
-        if not np.isfinite(f).all():
-            check_finite(X)
-        return f[:, 0] if len(self.coef_) == 1 else f
-
-    def _label(self, f: np.ndarray) -> np.ndarray:
-        return self.classes_[(f > 0).astype(int) if f.ndim == 1 else f.argmax(1)]
 
 
 def share(array: np.ndarray) -> Tensor:

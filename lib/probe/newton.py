@@ -13,7 +13,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from lib.probe.blocks import Blocks, in_smaller_blocks
 from lib.study import chance
@@ -27,15 +26,11 @@ PATIENCE = 5  # Newton steps without progress after which float32 has given what
 class Problem:
     """The one-against-rest objectives of all classes: weights (K, F + 1), the last one the constant feature's."""
 
-    def __init__(self, blocks: Blocks, positive: Tensor, C: float, constant: float, penalise_constant: bool) -> None:
-        self.blocks, self.C, self.constant = blocks, C, constant
+    def __init__(self, blocks: Blocks, positive: Tensor, C: float) -> None:
+        self.blocks, self.C = blocks, C
         self.y = positive.to(blocks.device, torch.float64) * 2 - 1  # (N, K)
         if blocks.spectrum is None:
             blocks.turn()
-        self.penalty = torch.ones(blocks.X.shape[1] + 1, dtype=torch.float64, device=blocks.device)
-        if not penalise_constant or not constant:
-            self.penalty[-1] = 0
-        if blocks.spectrum is None:
             blocks.spectrum = self._sketch()
 
     @in_smaller_blocks
@@ -47,7 +42,7 @@ class Problem:
         def work(blocks: Iterator[tuple[slice, Tensor]]) -> tuple[Tensor, ...]:
             loss, data, bias = (torch.zeros_like(t, dtype=torch.float64) for t in (W[:, 0], V, W[:, 0]))
             for span, block in blocks:
-                f[span] = (V @ block.T).T.double() + W[:, -1] * self.constant
+                f[span] = (V @ block.T).T.double() + W[:, -1]
                 lack = (1 - y[span] * f[span]).clamp_(min=0)  # (rows, K)
                 error = lack * y[span]
                 loss += lack.square().sum(0)
@@ -56,8 +51,8 @@ class Problem:
             return loss, data, bias
 
         loss, data, bias = self.blocks.sum(work)
-        pull = torch.cat([data, bias[:, None] * self.constant], 1)
-        return 0.5 * (self.penalty * W * W).sum(1) + self.C * loss, self.penalty * W - 2 * self.C * pull, f
+        pull = torch.cat([data, bias[:, None]], 1)
+        return 0.5 * W.square().sum(1) + self.C * loss, W - 2 * self.C * pull, f
 
     @in_smaller_blocks
     def multiply(self, P: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,31 +62,31 @@ class Problem:
         def work(blocks: Iterator[tuple[slice, Tensor]]) -> tuple[Tensor]:
             out = torch.zeros_like(V)
             for span, block in blocks:
-                product = (V @ block.T).T.double() + P[:, -1] * self.constant  # V first: the faster way round
+                product = (V @ block.T).T.double() + P[:, -1]  # V first: the faster way round
                 XP[span] = product
                 out.addmm_((product * active[span]).to(block.dtype).T, block)
             return (out,)
 
         out = self.blocks.sum(work)[0]
-        bias = (XP * active).sum(0) * self.constant
-        return self.penalty * P + 2 * self.C * torch.cat([out.double(), bias[:, None]], 1), XP
+        bias = (XP * active).sum(0)
+        return P + 2 * self.C * torch.cat([out.double(), bias[:, None]], 1), XP
 
     def _sketch(self) -> tuple[Tensor, Tensor, float]:
         """Return X'X's leading directions (F + 1, r), what it does to them (r,), and its mean effect on all others."""
-        n, width = len(self.y), len(self.penalty)
+        n, width = len(self.y), self.blocks.X.shape[1] + 1
         generator = torch.Generator().manual_seed(chance.stream(0, "sketch"))
         random = torch.randn(width, min(RANK, n, width), dtype=torch.float64, generator=generator)
-        Q = torch.linalg.qr(random.to(self.penalty.device))[0]  # (F + 1, r)
+        Q = torch.linalg.qr(random.to(self.y.device))[0]  # (F + 1, r)
         H, XQ = self.multiply(Q.T.contiguous(), Q.new_ones(1, 1).expand(n, Q.shape[1]))
         squares = self.blocks.sum(lambda blocks: (sum(block.square().sum().double() for _, block in blocks),))[0]
         if not (XQ.isfinite().all() and squares.isfinite()):
             raise ValueError(TOO_LARGE)
-        Y = (H.T - self.penalty[:, None] * Q) / (2 * self.C)  # X'X Q
+        Y = (H.T - Q) / (2 * self.C)  # X'X Q
         core, V = torch.linalg.eigh(XQ.T @ XQ)
         kept = core > 10 * torch.finfo(self.blocks.dtype).eps * core.max()  # the rest is rounding
         B = Y @ (V[:, kept] / core[kept].sqrt())  # BB' is near X'X, and nowhere above it
         values, V = torch.linalg.eigh(B.T @ B)
-        rest = squares + n * self.constant**2 - values.sum()
+        rest = squares + n - values.sum()
         return B @ (V / values.sqrt()), values, float(rest.clamp(min=0)) / max(1, width - len(values))
 
     def precondition(self, R: Tensor, share: Tensor) -> Tensor:
@@ -103,46 +98,43 @@ class Problem:
 
 
 def newton(
-    problem: Problem, start: Tensor | None, tol: float, max_iter: int, progress: bool
+    problem: Problem, start: Tensor | None, tol: float, max_iter: int
 ) -> tuple[Tensor, dict[str, np.ndarray | int]]:
     """Minimise each class's objective by truncated Newton steps, with exact line searches; drop those that converge."""
     K = problem.y.shape[1]
     problem.blocks.dtype = problem.blocks.native
-    W = torch.zeros(K, len(problem.penalty), dtype=torch.float64, device=problem.blocks.device)
+    W = torch.zeros(K, problem.blocks.X.shape[1] + 1, dtype=torch.float64, device=problem.blocks.device)
     if start is not None:
-        W.copy_(problem.blocks.to_span(start))
+        W.copy_(problem.blocks.to_span(start.to(W.device)))
     objective, gap, best, lowest = (torch.full((K,), torch.inf, dtype=torch.float64, device=W.device) for _ in range(4))
     waited = torch.zeros(K, dtype=torch.long, device=W.device)
     live = torch.arange(K, device=W.device)
     steps = products = 0
-    with tqdm(total=max_iter, desc=f"L2SVM C={problem.C:g}", disable=not progress, leave=False) as bar:
-        while True:
-            objective[live], gradient, f = problem.evaluate(W[live], live)
-            if not objective[live].isfinite().all():
-                raise ValueError(TOO_LARGE)
-            gap[live] = 0.5 * gradient.square().sum(1) / objective[live].clamp(min=1e-300)
-            better = (gap[live] < 0.5 * best[live]) | (objective[live] < (1 - 1e-5) * lowest[live])
-            waited[live] = torch.where(better, 0, waited[live] + 1)
-            best[live] = torch.minimum(best[live], gap[live])
-            lowest[live] = torch.minimum(lowest[live], objective[live])
-            if (waited[live] >= PATIENCE).any():
-                if problem.blocks.dtype == torch.float32:  # rounding hides the rest: go on in float64, block by block
-                    problem.blocks.dtype = torch.float64
-                    best[live], waited[live] = torch.inf, 0
-                    continue
-                if (waited[live] >= 4 * PATIENCE).any():
-                    break
-            bar.set_postfix(gap=f"{gap.max():.1e}", classes=len(live))
-            on = gap[live] > tol
-            if steps == max_iter or not on.any():
+    while True:
+        objective[live], gradient, f = problem.evaluate(W[live], live)
+        if not objective[live].isfinite().all():
+            raise ValueError(TOO_LARGE)
+        gap[live] = 0.5 * gradient.square().sum(1) / objective[live].clamp(min=1e-300)
+        better = (gap[live] < 0.5 * best[live]) | (objective[live] < (1 - 1e-5) * lowest[live])
+        waited[live] = torch.where(better, 0, waited[live] + 1)
+        best[live] = torch.minimum(best[live], gap[live])
+        lowest[live] = torch.minimum(lowest[live], objective[live])
+        if (waited[live] >= PATIENCE).any():
+            if problem.blocks.dtype == torch.float32:  # rounding hides the rest: go on in float64, block by block
+                problem.blocks.dtype = torch.float64
+                best[live], waited[live] = torch.inf, 0
+                continue
+            if (waited[live] >= 4 * PATIENCE).any():
                 break
-            live, gradient, f = live[on], gradient[on], f[:, on]
-            target = (2 * tol * objective[live]).sqrt()
-            step, moved, count = newton_step(problem, gradient, problem.y[:, live], f, target)
-            t = line_search(problem, W[live], step, problem.y[:, live], f, moved)
-            W[live] += t[:, None] * step
-            steps, products = steps + 1, products + count
-            bar.update()
+        on = gap[live] > tol
+        if steps == max_iter or not on.any():
+            break
+        live, gradient, f = live[on], gradient[on], f[:, on]
+        target = (2 * tol * objective[live]).sqrt()
+        step, moved, count = newton_step(problem, gradient, problem.y[:, live], f, target)
+        t = line_search(problem, W[live], step, problem.y[:, live], f, moved)
+        W[live] += t[:, None] * step
+        steps, products = steps + 1, products + count
     report = {"objective_": objective.cpu().numpy(), "gap_": gap.cpu().numpy()}
     return problem.blocks.from_span(W), report | {"n_iter_": max(steps, 1), "n_products_": products}
 
@@ -183,8 +175,7 @@ def line_search(problem: Problem, W: Tensor, step: Tensor, y: Tensor, f: Tensor,
 
     The slope along the step is piecewise linear and rising: Newton's method on it, kept inside a shrinking bracket.
     """
-    linear = (problem.penalty * W * step).sum(1)
-    quadratic = (problem.penalty * step * step).sum(1)
+    linear, quadratic = (W * step).sum(1), step.square().sum(1)
     t = torch.ones_like(linear)
     low, high = torch.zeros_like(t), torch.full_like(t, torch.inf)
     for _ in range(30):

@@ -109,7 +109,7 @@ def probe_few_labels(
 
     As in the authors' SVHN script, one C serves all draws: that of the best mean accuracy of the first `CHOOSING` draws
     on `held_out`, images with labels (X, y) outside of all draws, which a single C does not need. One row per draw:
-    draw, accuracy (on the test set), apart (the accuracy on `held_out`, NaN without), C, n_iter, converged, degenerate.
+    draw, accuracy (on the test set), degenerate, apart (the accuracy on `held_out`, NaN without), C, n_iter, converged.
     """
     if len(Cs) > 1 and held_out is None:
         raise ValueError(f"{len(Cs)} values of C need images to choose by")
@@ -146,21 +146,17 @@ def _learned(X, y, rows: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
 
 def _tested(fits: Sequence[tuple[L2SVM, float]], X_test, y_test) -> pd.DataFrame:
     """Test the fit of each draw, which comes with its accuracy on images set apart."""
-    y_test, table = np.asarray(y_test), []
-    for draw, (fit, apart) in enumerate(fits):
-        predicted = fit.predict(X_test)
-        table.append(
-            {
-                "draw": draw,
-                "accuracy": float(np.mean(predicted == y_test)),
-                "apart": apart,
-                "C": fit.C,
-                "n_iter": fit.n_iter_,
-                "converged": fit.converged_,
-                "degenerate": degenerate(predicted, y_test),
-            }
-        )
-    return pd.DataFrame(table)
+    table = _scored([fit.predict(X_test) for fit, _ in fits], y_test)
+    table["apart"] = [apart for _, apart in fits]
+    for column, name in {"C": "C", "n_iter": "n_iter_", "converged": "converged_"}.items():
+        table[column] = [getattr(fit, name) for fit, _ in fits]
+    return table
+
+
+def _scored(predicted: Sequence[np.ndarray], y_test) -> pd.DataFrame:
+    """Return the accuracy of each draw's predictions, and whether they are degenerate."""
+    told = [{"accuracy": np.mean(p == np.asarray(y_test)), "degenerate": degenerate(p, y_test)} for p in predicted]
+    return pd.DataFrame(told).rename_axis("draw").reset_index()
 
 
 def predict_few_labels(
@@ -170,17 +166,8 @@ def predict_few_labels(
 
     fit_and_predict: takes the drawn rows of the training images and returns the test images' classes.
     """
-    table = []
-    for draw in range(draws):
-        predicted = fit_and_predict(draw_per_class(y, per_class, seed, draw))
-        table.append(
-            {
-                "draw": draw,
-                "accuracy": float(np.mean(predicted == np.asarray(y_test))),
-                "degenerate": degenerate(predicted, y_test),
-            }
-        )
-    return pd.DataFrame(table)
+    drawn = (draw_per_class(y, per_class, seed, draw) for draw in range(draws))
+    return _scored([fit_and_predict(rows) for rows in drawn], y_test)
 
 
 def ship(run: str, name: str, data_set: str, development: int = 5000, per_class: int = 400, C: float = 1e-4) -> Path:

@@ -4,13 +4,11 @@ Whoever chooses C, a snapshot or a layer by the test images reports the luckiest
 set apart, the same ones in every run, and all choices are theirs.
 """
 
-import io
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from sklearn.model_selection import train_test_split
 
 from lib.images import data, packing
@@ -115,13 +113,7 @@ def compress(images: ImageSet, quality: int) -> ImageSet:
 
     Copies of CIFAR-10 that were saved so are about. Raises ValueError where quality is not from 1 to 95.
     """
-    import torchvision.transforms.functional as TF  # two seconds of import that most sessions do without
-
     if not 1 <= quality <= 95:
         raise ValueError(f"jpeg = {quality}: a quality lies between 1 and 95")
-    x = torch.empty_like(images.x)
-    for row, pixels in enumerate(images.x):
-        file = io.BytesIO()
-        TF.to_pil_image(pixels).save(file, "jpeg", quality=quality, subsampling="4:2:0")
-        x[row] = TF.pil_to_tensor(Image.open(file))
+    x = torch.stack([data.jpeg(pixels, quality) for pixels in images.x])
     return replace(images, x=x)

@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 
 from lib.study import manifest, paths, syntax
-from lib.study.syntax import Source, Value, digest
+from lib.study.syntax import Source, Value
 
 PRECISIONS = ("float32", "bfloat16")
 NETS = ("net", "start", "onward", "beside", "features")  # parameters that name a file of weights
@@ -67,11 +67,6 @@ def check(notebook: str, given: Mapping) -> dict[str, Value]:
 
 
 # --- the name of a run
-
-
-def run_id(notebook: str, given: Mapping, upstream: tuple[str, ...] = (), on_gpu: bool | None = None) -> str:
-    """Return the name of a run: its notebook, and a digest of what `identity_of` says."""
-    return f"{notebook}-{digest(identity_of(notebook, given, upstream, on_gpu))}"
 
 
 def identity_of(

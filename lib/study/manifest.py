@@ -22,6 +22,7 @@ from tqdm import tqdm
 from lib.study import paths
 
 CROP = "crop:"  # before a set's name: the centres of its images are cut out, and nothing is resized
+INCEPTION = "inception:"  # before a path: to the weights of the net that defines the FID
 THREADS = 16  # that read and hash: on network storage most of them wait
 CHUNK = 256  # files per task of a thread
 SMALL = 2**20  # bytes of a file that is read whole
@@ -61,10 +62,14 @@ def of_images(value: object) -> str:
 
 
 def of_net(value: object) -> str:
-    """Return a digest of the file behind a net that is a path or comes with the study, in hex; empty for others."""
+    """Return a digest of the file behind a net that is a path or comes with the study, in hex; empty for others.
+
+    inception:PATH is a path, too.
+    """
     if not isinstance(value, str) or value.startswith("run:"):
         return ""
-    path = paths.from_root(value) if value.endswith(".safetensors") else paths.NETS / f"{value}.safetensors"
+    is_path = value.startswith(INCEPTION) or value.endswith(".safetensors")
+    path = paths.from_root(value.removeprefix(INCEPTION)) if is_path else paths.NETS / f"{value}.safetensors"
     return of_file(path) if path.is_file() else ""
 
 

@@ -1,9 +1,9 @@
 """Runs: one execution of a notebook each, and the record that it leaves.
 
 A number that cannot be traced to the parameters, code and data that made it is worth little, and a run that died
-half-way must not be taken for a result. A run is a folder named by `identity.run_id`. What it makes lies in a part of
-its own until it ends; then it is moved into the folder, `metrics.json` last and atomically, which means: finished. It
-stays until another replaces it, and says which code made it.
+half-way must not be taken for a result. A run is a folder, named after its `identity`. What it makes lies in a part
+of its own until it ends; then it is moved into the folder, `metrics.json` last and atomically, which means: finished.
+It stays until another replaces it, and says which code made it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import psutil
 
-from lib.study import identity, paths, records
+from lib.study import identity, paths, records, syntax
 
 if TYPE_CHECKING:  # the batch engine imports this module: no torch, no matplotlib
     from matplotlib.figure import Figure
@@ -89,7 +89,7 @@ def start(notebook: str, namespace: Mapping) -> Run:
     if not row:
         row = {"batch": "", "row": "", "level": "", "departs": "run by hand", "commit": records.commit()}
         row["identity"] = identity.identity_of(notebook, parameters)
-        row["run_id"] = f"{notebook}-{identity.digest(row['identity'])}"
+        row["run_id"] = f"{notebook}-{syntax.digest(row['identity'])}"
     run = Run(row["run_id"], notebook, parameters)
     os.environ["STUDY_RUN"] = run.id  # for a training to note who uses it
     run.about = {"run_id": run.id, "notebook": notebook, "batch": row["batch"], "row": row["row"]}

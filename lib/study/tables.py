@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.study import identity, paths, records
+from lib.study import paths, records, syntax
 from lib.study.runs import NUMBERS
 
 LEVELS = {  # how far evidence reaches, the strongest first
@@ -32,19 +32,18 @@ def claim(batch: str, path: Path, rows: Mapping[str, Mapping]) -> None:
     published setting.
     """
     entry = {"batch": batch, "path": str(path), "rows": rows}
-    name = f"{path.stem}-{identity.digest(str(path))}.json"
+    name = f"{path.stem}-{syntax.digest(str(path))}.json"
     paths.write_atomically(paths.runs() / "claims" / name, records.to_json(entry))
 
 
-def claimed(batch: str = "") -> dict[tuple[str, str], dict]:
+def claimed() -> dict[tuple[str, str], dict]:
     """Return what the rows of the batches run here mean: (batch, row) -> run_id, level, departs.
 
-    batch: only this one's.
+    Of two checkouts that claimed one row, the last one says.
     """
-    files = sorted((paths.runs() / "claims").glob("*.json"))
-    entries = (json.loads(path.read_text(encoding="utf-8")) for path in files)
-    found = ((entry["batch"], row, meant) for entry in entries for row, meant in entry["rows"].items())
-    return {(name, row): meant for name, row, meant in found if batch in ("", name)}
+    files = sorted((paths.runs() / "claims").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    claims = (json.loads(path.read_text(encoding="utf-8")) for path in files)
+    return {(claim["batch"], row): meant for claim in claims for row, meant in claim["rows"].items()}
 
 
 def read(batch: str = "", kept_only: bool = False) -> pd.DataFrame:

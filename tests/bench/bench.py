@@ -1,7 +1,7 @@
 """Measure, on this machine: training against the tutorial's plain loop, and the quick study notebook by notebook.
 
-`make bench`, and with ARGS: `--example PATH`, `--linear`, `--cost batches/paper.yaml`; on a GPU with `--rounds 50`, and
-`--compile`. Timings lie on a busy machine: what is quoted are ratios of runs that take turns.
+`make bench`, and with ARGS: `--example PATH`, `--linear`, `--cost batches/paper.yaml`; on a GPU with `--rounds 50`.
+Timings lie on a busy machine: what is quoted are ratios of runs that take turns.
 """
 
 import argparse
@@ -76,10 +76,9 @@ def ours(
     batch_size: int,
     device: torch.device,
     precision: str,
-    compiled: bool = False,
 ) -> Callable[[], None]:
     """Return one minibatch of `train`'s loop, the images on the device as `train.fit` has them."""
-    settings = train.Settings(1e9, batch_size, 2e-4, 0.5, 0.0, "both", precision, 0, compiled)
+    settings = train.Settings(1e9, batch_size, 2e-4, 0.5, 0.0, "both", precision, 0)
     training = train.Training(*models.from_description(description), settings, device)
     batches = train.minibatches(x.to(device), settings, 0, 10**9)
 
@@ -111,29 +110,26 @@ def seconds_of(loops: dict[str, Callable[[], None]], rounds: int, device: torch.
     return pd.DataFrame(rows[-rounds:])
 
 
-def compare(name: str, changes: dict, batch_size: int, rounds: int, device: torch.device, compiled: bool) -> pd.Series:
+def compare(name: str, changes: dict, batch_size: int, rounds: int, device: torch.device) -> pd.Series:
     """Time plain and own loops in turn; return medians, ratios, and the share of the matmul rate that is reached.
 
-    bfloat16 is tried where the device has it, and compiled too where that is wanted; the last of the loops is held
-    against the matmul.
+    bfloat16 is tried where the device has it; the last of the loops is held against the matmul.
     """
     description = models.describe(name.split()[0], **changes)
     x = data.load("toy-faces:1024", description.size).x
     best = devices.find_precision("auto", device)
-    kinds = {precision: (precision,) for precision in dict.fromkeys(["float32", best])}
-    if compiled:
-        kinds[f"{best}, compiled"] = (best, True)
+    kinds = list(dict.fromkeys(["float32", best]))
     loops = {"plain": plain(description, x, batch_size, device)}
-    loops |= {kind: ours(description, x, batch_size, device, *how) for kind, how in kinds.items()}
+    loops |= {kind: ours(description, x, batch_size, device, kind) for kind in kinds}
     with FlopCounterMode(display=False) as counter:
         loops[best]()
-    last, side = list(kinds)[-1], SIDE[device.type]
+    side = SIDE[device.type]
     seconds = seconds_of(loops | {"matmul": matmul(getattr(torch, best), device, side)}, rounds, device)
     speed = {f"{loop}, images/s": batch_size / seconds[loop].median() for loop in loops}
     speed |= {f"{kind} / plain": (seconds["plain"] / seconds[kind]).median() for kind in kinds}
     speed["GFLOP per image"] = counter.get_total_flops() / batch_size / 1e9
-    rate = counter.get_total_flops() / seconds[last] / (2 * side**3 / seconds["matmul"])
-    speed[f"{last}, share of the {best} matmul rate"] = rate.median()
+    rate = counter.get_total_flops() / seconds[best] / (2 * side**3 / seconds["matmul"])
+    speed[f"{best}, share of the {best} matmul rate"] = rate.median()
     return pd.Series(speed, name=name)
 
 
@@ -275,7 +271,6 @@ def main() -> None:
     parser.add_argument(
         "--record", action="store_true", help="write results/speed.csv, from which README's table is made"
     )
-    parser.add_argument("--compile", action="store_true", help="time torch.compile too: a minute per net before it")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: the faster one that there is")
     given = parser.parse_args()
     device = devices.find_device(given.device)
@@ -290,7 +285,7 @@ def main() -> None:
         print(compare_with_example(given.example, given.batch_size, given.rounds, device).round(2).to_string())
         return
     nets = NETS | (WIDE if device.type == "cuda" else {})
-    timed = given.batch_size, given.rounds, device, given.compile
+    timed = given.batch_size, given.rounds, device
     rows = pd.DataFrame(
         [compare(name, changes, *timed) for name, changes in nets.items() if name in (given.net or nets)]
     )

@@ -58,7 +58,7 @@ def time_extraction(D: models.Discriminator, x: torch.Tensor, autocast: bool, ro
 def fit(X: torch.Tensor, y: np.ndarray, C: float, tol: float) -> dict[str, float]:
     """Fit L2SVM and tell what it took."""
     began = time.perf_counter()
-    svm = l2svm.L2SVM(C=C, tol=tol, progress=True).fit(X, y)
+    svm = l2svm.L2SVM(C=C, tol=tol).fit(X, y)
     seconds = time.perf_counter() - began
     return {"seconds": seconds, "objective": svm.objective_.sum(), "passes": svm.n_products_ + svm.n_iter_, "svm": svm}
 
@@ -121,7 +121,7 @@ def at_the_papers_size(D: models.Discriminator, x: torch.Tensor, y: np.ndarray, 
     """Print what extraction and one fit to all features take. Exits with an error above the memory they may take."""
     half = devices.find_precision("auto", torch.device("cpu")) == "bfloat16"
     began = time.perf_counter()
-    X = features.extract(D, x, dtype=getattr(torch, given.dtype), autocast=half, progress=True)
+    X = features.extract(D, x, dtype=getattr(torch, given.dtype), autocast=half)
     took, found = time.perf_counter() - began, fit(X, y, given.C, given.tol)
     print(f"{X.shape[0]:,} x {X.shape[1]:,}, {given.dtype}, ten classes, C = {given.C:g}, gap "
           f"{found['svm'].gap_.max():.1e} of the objective: extraction {took:.0f} s, fit {found['seconds']:.0f} s, "

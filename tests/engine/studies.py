@@ -44,6 +44,11 @@ if how == "late":
 if how == "sleep":
     (run.folder.parent / "pids").write_text(f"{os.getpid()} {subprocess.Popen(['sleep', '600']).pid}")
     time.sleep(600)
+if how == "leave":  # a process whose parent has ended
+    words = "setsid sleep 600 >/dev/null 2>&1 & echo $!"
+    left = subprocess.run(words, shell=True, capture_output=True, text=True)
+    (run.folder.parent / "pids").write_text(left.stdout)
+    runs.finish(run)
 if how == "wait":
     waits = run.folder.parent / "waits"
     waits.touch()

@@ -246,7 +246,7 @@ def test_a_damaged_metrics_file_is_not_taken_for_finished(here):
 def test_a_row_that_was_not_asked_for_is_told_as_such(here, capsys):
     rows_of = {name: {"notebook": "01_good", "parameters": {"steps": i}} for i, name in enumerate(["a", "b", "c"], 1)}
     loaded = rows.load(here.write(rows_of | {"b": rows_of["b"] | {"after": ["a"]}}))
-    assert batch.summarise(loaded, {"a", "b"}) == 1
+    batch.summarise(loaded, {"a", "b"})
     told = sorted(line.split(maxsplit=3) for line in capsys.readouterr().out.splitlines() if "not run" in line)
     assert told == [["not", "run", "a"], ["not", "run", "b", "after a"], ["not", "run", "c", "not asked for"]]
 
@@ -278,11 +278,19 @@ def test_an_interrupted_batch_leaves_no_kernel_behind(study, of, number):
     finally:
         process.kill()
     assert process.returncode != 0
-    next(wait_for(lambda: [not any(alive(int(pid)) for pid in pids)], 30))
+    next(wait_for(lambda: [pids] if not any(alive(int(pid)) for pid in pids) else [], 30))
     if number == signal.SIGTERM:
         assert "quick.yaml, row a: interrupted" in err
     elif of == "executor":
         assert err.startswith("error: row a: its process was killed by SIGKILL, perhaps for want of memory\n")
+
+
+def test_a_row_that_ends_well_leaves_nothing_behind(study):
+    process = study.call("run", study.write({"a": {"notebook": "02_bad", "parameters": {"how": "leave"}}}))
+    assert process.returncode == 0, process.err
+    left = next(study.runs.glob("*/pids")).read_text()
+    next(wait_for(lambda: [left] if not alive(int(left)) else [], 10))
+    assert process.err == ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
@@ -308,7 +316,7 @@ def test_a_row_that_runs_in_another_call_is_no_failure(here, capsys):
 
     def told():
         batch.plan(loaded)
-        batch.summarise(loaded)
+        batch.summarise(loaded, loaded.rows)
         out = capsys.readouterr().out
         return re.findall(r"^  a +(.*)$", out, re.MULTILINE), re.findall(r"^  (running|FAILED) +a ", out, re.MULTILINE)
 

@@ -44,6 +44,11 @@ TRAIN, PROBE, WALK, FORGETTING = "01_train_gan", "05_cifar10_probe", "02_walk_la
         (TRAIN, {"average": 2, "keep": 1}, "average = 2: say with keep which snapshot is the last of them"),
         (TRAIN, {"start": "digit"}, "start = 'digit': give run:ID of notebook 01, a net that comes with the study, a"),
         (TRAIN, {"onward": "run"}, "onward = 'run': give run:ID of notebook 01, a net that comes with the study, a"),
+        (TRAIN, {"features": "face"}, "features = 'face': give a net that comes with the study and its judges, run:ID"),
+        (TRAIN, {"features": "radford2015-imagenet"}, "features = 'radford2015-imagenet': give a net that comes with"),
+        (TRAIN, {"features": "inception:none.pth"}, "features = 'inception:none.pth': give a net that comes with"),
+        (PROBE, {"net": "digit"}, "net = 'digit': give run:ID of notebook 01, a net that comes with the study, a path"),
+        (WALK, {"net": "none.safetensors"}, "net = 'none.safetensors': give run:ID of notebook 01, a net that comes"),
         (TRAIN, {"onward": "digits", "start": "digits"}, "onward and start: two beginnings; leave one out"),
         (TRAIN, {"frozen": True}, "frozen: say with start which net's convolutions stay as they are"),
         (TRAIN, {"D_rate": 0.0}, "D_rate = 0.0: give a number above 0"),
@@ -62,6 +67,16 @@ TRAIN, PROBE, WALK, FORGETTING = "01_train_gan", "05_cifar10_probe", "02_walk_la
         ("08_conditional_mnist", {"counts": "300, 1000"}, "counts = '300, 1000': give numbers above 0"),
         ("11_reports_explained", {"claim": "4x4.imagenet46"}, "claim = '4x4.imagenet46': not in"),
         (WALK, {"control": "toy-face"}, "unknown data set 'toy-face'"),
+        (WALK, {"real": "toy-face"}, "unknown data set 'toy-face'"),
+        (WALK, {"others": "toy-room"}, "unknown data set 'toy-room'"),
+        ("03_vector_arithmetic", {"real": "toy-face"}, "unknown data set 'toy-face'"),
+        (
+            TRAIN,
+            {"architecture": "imagenet32", "kernel": 4},
+            "kernel = 4: a convolution of stride 1 needs an odd",
+        ),
+        (TRAIN, {"breaks": "pooling", "kernel": 4}, "kernel = 4: a convolution of stride 1 needs an odd kernel"),
+        ("12_snapshots", {"claim": "paper.walk"}, "claim = 'paper.walk': not in data/published.csv"),
     ],
 )
 def test_what_no_notebook_can_take(notebook, given, message):
@@ -82,6 +97,10 @@ def test_a_card_is_not_held_for_nothing(device):
         rules.check(TRAIN, identity.check(TRAIN, {"device": device}), gpu=True)
     for right in ("auto", "cuda", "cuda:0"):
         rules.check(TRAIN, identity.check(TRAIN, {"device": right}), gpu=True)
+
+
+def test_attributes_that_should_stay_are_no_set_of_images():
+    rules.check(FORGETTING, identity.check(FORGETTING, {"others": "bed, rug"}))
 
 
 def test_a_card_is_for_a_notebook_that_has_a_device(tmp_path):

@@ -42,31 +42,36 @@ def test_dead_filters_are_counted():
     assert diagnostics.dead_share([h[:, [0, 3]]]) == 0
 
 
+def of_random_images():
+    x = torch.randint(0, 256, (64, 1, 16, 16), dtype=torch.uint8)
+    return diagnostics.Health(x, torch.arange(64), torch.device("cpu"))
+
+
 def test_measuring_finds_what_was_killed_and_changes_nothing():
     G, D = models.from_description(NET)
-    z, real = torch.randn(64, 100), torch.rand(64, 1, 16, 16) * 2 - 1
+    z, health = torch.randn(64, 100), of_random_images()
     before = [v.clone() for net in (G, D) for v in net.state_dict().values()]
-    well = diagnostics.measure(G, D, z, real)
+    well = health.measure(G, D, z)
     assert well["dead_G"] == well["dead_D"] == 0
     assert all(map(torch.equal, before, [v for net in (G, D) for v in net.state_dict().values()]))
     with torch.no_grad():
         G.layers[0][1].weight[:4] = 0  # 4 of 8 maps of G's second layer; 16 + 8 in all
         D.layers[0][0].weight[:3] = 0  # 3 of 8 of D's first; 8 + 16 in all
-    ill = diagnostics.measure(G, D, z, real)
+    ill = health.measure(G, D, z)
     assert (ill["dead_G"], ill["dead_D"]) == (pytest.approx(4 / 24), pytest.approx(3 / 24))
 
 
 def test_health_is_measured_in_batch_statistics():
     """As the authors sample: running averages, which lag behind, count for nothing."""
     G, D = models.from_description(NET)
-    z, real = torch.randn(64, 100), torch.rand(64, 1, 16, 16) * 2 - 1
-    usual = diagnostics.measure(G.eval(), D.eval(), z, real)
+    z, health = torch.randn(64, 100), of_random_images()
+    usual = health.measure(G.eval(), D.eval(), z)
     for net in (G, D):
         for module in net.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.running_mean.fill_(50)
                 module.running_var.fill_(1e9)
-    assert diagnostics.measure(G, D, z, real) == usual and usual["variety"] > 0.01
+    assert health.measure(G, D, z) == usual and usual["variety"] > 0.01
 
 
 def test_D_is_asked_about_images_held_out():
@@ -77,7 +82,9 @@ def test_D_is_asked_about_images_held_out():
             return x[:, 0, 0, 0] if x.dim() == 4 else x[:, :1, None, None]
 
     known, unseen, z = (torch.full((4, 1, 2, 2), v) for v in (2.0, -1.0, 0.0))
-    asked = diagnostics.answers(Plain(), Plain(), z[:, 0, 0], known, unseen)
+    health = of_random_images()
+    health.known, health.unseen = known, unseen
+    asked = health.ask(Plain(), Plain(), z[:, 0, 0])
     expected = {name: 1 / (1 + math.exp(-v)) for name, v in {"D_known": 2, "D_unseen": -1, "D_samples": 0}.items()}
     assert {name: found.tolist() for name, found in asked.items()} == {
         name: pytest.approx([value] * 4) for name, value in expected.items()

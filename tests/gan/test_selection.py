@@ -7,6 +7,7 @@ from torchmetrics.image import fid
 
 from lib.gan import selection
 from lib.nets import judges, models, weights
+from lib.study import paths
 
 
 class StandIn(nn.Module):
@@ -14,7 +15,7 @@ class StandIn(nn.Module):
 
     def __init__(self, name, features_list, feature_extractor_weights_path=None, **_):
         super().__init__()
-        assert (features_list, feature_extractor_weights_path) == (["2048"], "inception.pth")
+        assert features_list == ["2048"] and feature_extractor_weights_path.endswith("/inception.pth")
 
     def forward(self, x):
         assert x.dtype == torch.uint8 and x.shape[1] == 3
@@ -25,7 +26,6 @@ class StandIn(nn.Module):
 def test_inceptions_features_take_the_extractors_place(tmp_path, monkeypatch):
     """A grey net whose samples are all 0 in [-1, 1], bytes of 127: 27 from 100 in each of 2,048 features."""
     monkeypatch.setattr(fid, "NoTrainInceptionV3", StandIn)
-    monkeypatch.setattr(fid, "_TORCH_FIDELITY_AVAILABLE", True)
     monkeypatch.setattr(selection, "LEAST", 1 / 1024)  # two images are held out
     monkeypatch.setattr(selection, "SAMPLES", (2, 2))
     monkeypatch.setattr(selection.batchnorm, "recalibrate_batchnorm", lambda G, z: G)
@@ -35,10 +35,21 @@ def test_inceptions_features_take_the_extractors_place(tmp_path, monkeypatch):
             parameter.zero_()
     weights.save_net(tmp_path / "net.safetensors", G, D, {})
     x = torch.full((4, 1, 16, 16), 100, dtype=torch.uint8)
-    found = selection.frechet_distances(
-        {7: tmp_path / "net.safetensors"}, x, torch.tensor([1, 3]), nn.Identity(), 0, "inception.pth"
-    )
+    (tmp_path / "inception.pth").touch()
+    extractor = selection.extractor_of(f"inception:{tmp_path}/inception.pth", nc=1)
+    found = selection.frechet_distances({7: tmp_path / "net.safetensors"}, x, torch.tensor([1, 3]), extractor, 0)
     assert found.to_dict() == {7: pytest.approx(2048 * 27**2)}
+    assert found.name == "FID"
+
+
+def test_inceptions_features_ask_for_their_file_and_for_many_images(monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match=f"features = inception:none.pth: no file {paths.ROOT}/none.pth: give that"):
+        selection.extractor_of("inception:none.pth", nc=3)
+    monkeypatch.setattr(fid, "NoTrainInceptionV3", StandIn)
+    (tmp_path / "inception.pth").touch()
+    extractor = selection.extractor_of(f"inception:{tmp_path}/inception.pth", nc=3)
+    assert selection.least_held_out(32, extractor) == 4096
+    assert selection.frechet_distances({}, torch.zeros(0), torch.arange(4095), extractor, 0).empty
 
 
 def test_a_judge_that_came_with_a_net_gives_the_features(tmp_path):
@@ -48,11 +59,12 @@ def test_a_judge_that_came_with_a_net_gives_the_features(tmp_path):
     tensors, about = judges.packed({"attributes": judge})
     G, D = models.build("tutorial64", size=16, ngf=4, ndf=4)
     weights.save_net(tmp_path / "net.safetensors", G, D, about, tensors)
-    found = selection.extractor_of(str(tmp_path / "net.safetensors"))
+    found = selection.extractor_of(str(tmp_path / "net.safetensors"), nc=3)
     x = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = judge.body.activations(x * 2 - 1)[-1].mean((2, 3))
         torch.testing.assert_close(found(x), expected, rtol=1e-2, atol=1e-3)  # a net's file is in half precision
+        assert found.measure == "Fréchet distance"
         assert found.num_features == expected.shape[1] == found(torch.rand(3, 3, 32, 32)).shape[1]
 
 
@@ -60,4 +72,9 @@ def test_a_net_without_a_judge_gives_no_features(tmp_path):
     G, D = models.build("tutorial64", size=16, ngf=4, ndf=4)
     weights.save_net(tmp_path / "net.safetensors", G, D, {})
     with pytest.raises(ValueError, match="net.safetensors: no judge of attributes came with this net: faces has one"):
-        selection.extractor_of(str(tmp_path / "net.safetensors"))
+        selection.extractor_of(str(tmp_path / "net.safetensors"), nc=3)
+
+
+def test_a_judge_of_photographs_in_colour_does_not_see_grey_images():
+    with pytest.raises(ValueError, match="features = faces: its judge takes images of 3 channels, and these have 1"):
+        selection.extractor_of("faces", nc=1)

@@ -322,7 +322,7 @@ def test_the_log_streams(tmp_path):
 def test_looking_at_the_health_changes_nothing(tmp_path, monkeypatch):
     looked = fit(tmp_path / "looked")
     assert {"variety", "dead_G", "dead_D"} <= looked.log[-1].keys()
-    monkeypatch.setattr(train.diagnostics, "measure", lambda *_: {})
+    monkeypatch.setattr(train.diagnostics.Health, "measure", lambda *_: {})
     unseen = fit(tmp_path / "unseen")
     for one, other in ((looked.G, unseen.G), (looked.D, unseen.D)):
         assert all(torch.equal(v, other.state_dict()[k]) for k, v in one.state_dict().items())
@@ -355,7 +355,7 @@ IMAGES = data.ImageSet("x", X, torch.zeros(200))
     [
         {"description": replace(NET, ndf=9)},
         {"settings": settings(seed=1)},
-        {"settings": settings(compile=True)},
+        {"settings": settings(flip=True)},
         {"images": data.ImageSet("x", X.roll(1, 0), torch.zeros(200))},
         {"rows": torch.arange(100)},
         {"rows": torch.arange(100) + 1},
@@ -446,14 +446,14 @@ def test_a_checkpoint_from_before_a_setting_was_there_is_resumed(tmp_path):
     fit(tmp_path)
     path = checkpoints.find(tmp_path)[0]
     tensors, _, record = weights.read_net(path)
-    del record["settings"]["compile"]
+    del record["settings"]["flip"]
     training = fit(tmp_path)
     weights.save_net(
         path, training.G, training.D, record, {k: v for k, v in tensors.items() if k[:2] not in ("G.", "D.")}
     )
     assert fit(tmp_path).step == 12
-    with pytest.raises(ValueError, match="holds another training .compile = False there, True asked"):
-        fit(tmp_path, compile=True)
+    with pytest.raises(ValueError, match="holds another training .flip = False there, True asked"):
+        fit(tmp_path, flip=True)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_three_exemplars_restore_the_priors_variance():
 
 
 def test_neighbours_surround_the_sum(stops):
-    board = latent.neighbours(stops[0], torch.Generator().manual_seed(0))
+    board = latent.board(lambda z: z, stops[0], torch.Generator().manual_seed(0))
     assert board.shape == (9, 100) and torch.equal(board[4], stops[0])
     assert 0.2 < (board - stops[0]).abs().max() <= 0.25 + 1e-6
 

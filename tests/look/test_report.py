@@ -152,7 +152,12 @@ def test_the_whole_study_needs_no_run(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "none"))
     monkeypatch.setattr(pages, "page", lambda notebook, title, back, target="": f"<title>{escape(title)}</title>")
+    for name in ("lib", "gone"):
+        (tmp_path / "site" / name).mkdir(parents=True)
+        (tmp_path / "site" / name / "index.html").touch()
     report.write()
+    assert (tmp_path / "site" / "lib" / "index.html").exists(), "which make docs wrote"
+    assert not (tmp_path / "site" / "gone").exists()
     for path in paths.KEPT.glob("*/*/metrics.json"):
         batch, row = path.parent.parent.name, path.parent.name
         assert row in (tmp_path / "site" / batch / "index.html").read_text()

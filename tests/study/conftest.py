@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lib.study import identity, paths, runs, tables
+from lib.study import identity, paths, runs, syntax, tables
 
 
 class Study:
@@ -30,7 +30,8 @@ class Study:
         """Do what notebook 01_one does, by hand or as BATCH/ROW of a plan."""
         with self.monkeypatch.context() as environment:
             if row:
-                self.plan(row, identity.run_id("01_one", changed), changed, environment, departs)
+                name = f"01_one-{syntax.digest(identity.identity_of('01_one', changed))}"
+                self.plan(row, name, changed, environment, departs)
             made = runs.start("01_one", identity.parameters_of("01_one") | changed | {"unrelated": object()})
             made.record("loss", value, published="")
             if figure:

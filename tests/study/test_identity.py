@@ -93,13 +93,17 @@ EDITS = {  # what is edited: how, whether runs get other names, and what of thei
 }
 
 
+def name_of(given, upstream=()):
+    return syntax.digest(identity.identity_of("01_one", given, upstream))
+
+
 @pytest.mark.parametrize("what", EDITS)
 def test_what_an_edit_costs(study, what):
     change, renames, differ = EDITS[what]
     given = {"steps": 7}
-    name, code = identity.run_id("01_one", given), identity.code_of("01_one")
+    name, code = name_of(given), identity.code_of("01_one")
     change(study)
-    assert (identity.run_id("01_one", given) != name) == renames
+    assert (name_of(given) != name) == renames
     now = identity.code_of("01_one")
     gone = set(code.values()) - set(now.values())
     assert ([place for place, found in now.items() if found not in code.values()] if gone else []) == differ
@@ -110,12 +114,12 @@ def test_what_an_edit_costs(study, what):
 
 
 def test_a_run_is_named_after_what_it_depends_on():
-    name = identity.run_id("01_one", {})
-    assert name.startswith("01_one-") and len(name) == len("01_one-") + 10
-    assert identity.run_id("01_one", {"steps": 3, "lr": 0.1}) == name, "defaults, said or not"
+    name = name_of({})
+    assert len(name) == 10
+    assert name_of({"steps": 3, "lr": 0.1}) == name, "defaults, said or not"
     others = [{"steps": 4}, {"steps": 5}, {"lr": 4}, {"name": "run:01_one-0123456789"}]
-    assert len({name, *(identity.run_id("01_one", given) for given in others)}) == 5
-    assert len({name, *(identity.run_id("01_one", {}, up) for up in (("a",), ("b",), ("a", "b"), ("b", "a")))}) == 4
+    assert len({name, *(name_of(given) for given in others)}) == 5
+    assert len({name, *(name_of({}, up) for up in (("a",), ("b",), ("a", "b"), ("b", "a")))}) == 4
     assert identity.identity_of("01_one", {"lr": 1, "fast": False}, ("b", "a")) == {
         "lr": "1.0", "fast": "false", "after": "a b",
     }  # fmt: skip
@@ -130,10 +134,10 @@ def test_the_name_holds_the_content_of_images_and_nets(study):
     for content in (b"one", b"two", b"one"):
         image.write_bytes(content)
         net.write_bytes(b"net")
-        names.append(identity.run_id("01_one", given))
+        names.append(name_of(given))
     assert names[0] == names[2] != names[1]
     net.write_bytes(b"ten")
-    assert identity.run_id("01_one", given) != names[0]
+    assert name_of(given) != names[0]
     told = identity.identity_of("01_one", given)
     assert told["content of name"] == manifest.of_images(given["name"])
     assert told["content of net"] == manifest.of_net("digits")
@@ -151,17 +155,17 @@ def test_the_name_holds_the_content_of_every_net_that_is_named(study, name):
 def test_the_name_holds_the_content_of_a_table(study, monkeypatch):
     monkeypatch.setattr(paths, "ROOT", study.folder)
     (study.folder / "data").mkdir()
-    names = {identity.run_id("01_one", {"name": "boxes.csv"})}
+    names = {name_of({"name": "boxes.csv"})}
     for content in (b"file,x0", b"file,x0\na,1"):
         (study.folder / "data" / "boxes.csv").write_bytes(content)
-        names.add(identity.run_id("01_one", {"name": "boxes.csv"}))
+        names.add(name_of({"name": "boxes.csv"}))
     assert len(names) == 3
 
 
 def test_a_label_is_declared_once(study):
     edit(study, "gan/game.py", "def play", 'VERSIONS = {"training": 1}\n\n\ndef play')
     with pytest.raises(ValueError, match="two modules declare a version of training: give one another label"):
-        identity.run_id("01_one", {})
+        name_of({})
 
 
 def test_versions_of_a_module_are_those_that_it_reaches(study):

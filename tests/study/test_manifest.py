@@ -153,6 +153,7 @@ def test_a_net_follows_its_file(tmp_path, monkeypatch):
     write(tmp_path / "nets", {"digits.safetensors": b"weights", "mine.safetensors": b"others"})
     shipped, mine = manifest.of_net("digits"), manifest.of_net(f"{tmp_path}/nets/mine.safetensors")
     assert shipped == hashlib.sha256(b"weights").hexdigest()[:32]
+    assert mine == manifest.of_net(f"inception:{tmp_path}/nets/mine.safetensors")
     assert mine == hashlib.sha256(b"others").hexdigest()[:32]
     other_content_at_the_same_time(tmp_path / "nets" / "digits.safetensors")
     write(tmp_path / "nets", {"mine.safetensors": b"three"})

@@ -1,6 +1,7 @@
 """The table: which run a row of it is, and what git keeps of it."""
 
 import json
+import os
 from pathlib import Path
 
 import nbformat
@@ -94,10 +95,22 @@ def test_two_batch_files_of_one_stem_both_stay_in_the_table(study):
     assert tables.read()[["batch", "value"]].to_numpy().tolist() == [["mine", 1.0], ["q/mine.yaml", 2.0]]
     tables.claim("mine", Path("/study/batches/mine.yaml"), {"b": {"run_id": first.id, "departs": ""}})
     assert tables.read("mine")["row"].tolist() == ["b"], "a file claims anew"
-    assert tables.claimed("mine").keys() == {("mine", "b")}
+    assert tables.claimed().keys() == {("mine", "b"), ("q/mine.yaml", "a")}
     kept = {pages.keep(made.id) for made in (first, second)}
     assert len(kept) == 2
     assert sorted(tables.read(kept_only=True)["batch"]) == ["mine", "q/mine.yaml"]
+
+
+@pytest.mark.parametrize("checkout", ["/a", "/b", "/c", "/d"])
+def test_of_two_checkouts_the_one_that_claimed_last_says_what_a_row_means(study, checkout):
+    """Each files its claims under a digest of its own path, and these come in any order."""
+    old, new = study.run("own/a", value=1.0), study.run("own/a", value=2.0, steps=4)
+    tables.claim("own", Path("/older/batches/own.yaml"), {"a": {"run_id": old.id, "departs": ""}})
+    for path in (paths.runs() / "claims").glob("*.json"):
+        os.utime(path, (path.stat().st_mtime - 3600,) * 2)
+    tables.claim("own", Path(f"{checkout}/batches/own.yaml"), {"a": {"run_id": new.id, "departs": ""}})
+    assert tables.read()["value"].tolist() == [2.0]
+    assert records.read_metrics(pages.keep(new.id) / "metrics.json")["run_id"] == new.id
 
 
 def test_the_table_that_git_keeps_holds_what_git_keeps(study):

@@ -221,8 +221,8 @@ MUTANTS = [
     # probe: the classifier and its protocol
     Mutant("probe/l2svm.py", "PAPER_CS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)", "PAPER_CS = (1e-4, 1e-2)",
            "probe/test_probe.py"),
-    Mutant("probe/l2svm.py", "kept[:, -1] * constant", "kept[:, -1]",
-           "probe/test_probe.py::test_the_intercept_is_penalised_as_liblinears"),
+    Mutant("probe/newton.py", "0.5 * W.square().sum(1)", "0.5 * W[:, :-1].square().sum(1)",
+           "probe/test_probe.py::test_objective_and_predictions_agree_with_liblinear"),
     Mutant("probe/protocol.py", "table.accuracy.idxmax()", "table.accuracy.idxmin()",
            "probe/test_probe.py::test_C_is_chosen_on_images_set_apart"),
     Mutant("probe/protocol.py", "axis=0).argmax())", "axis=0).argmin())",

@@ -8,19 +8,40 @@ import pytest
 
 from lib import __main__ as words
 from lib.look import pages
-from lib.study import paths, records
+from lib.study import paths, records, tables
+
+
+def batch_of(running=""):
+    """A batch of three rows, one of which is not finished."""
+    rows = {
+        name: SimpleNamespace(
+            name=name, run_id=f"id-{name}", level="toy", departs="", is_running=lambda name=name: name == running
+        )
+        for name in ("done", "again", "new")
+    }
+    path = Path("/here/batches/own.yaml")
+    return SimpleNamespace(name="own", path=path, rows=rows, waiting=lambda: {"new": rows["new"]})
+
+
+def test_a_batch_is_kept_as_the_file_at_hand_means_it(monkeypatch, tmp_path, capsys):
+    """Another checkout has run a batch of this name since, with rows that mean other runs."""
+    monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
+    monkeypatch.setattr(words.rows, "load", lambda _: batch_of())
+    for place in ("/here", "/elsewhere"):
+        tables.claim("own", Path(f"{place}/batches/own.yaml"), {"done": {"run_id": f"{place}'s", "departs": ""}})
+    meant = []
+    monkeypatch.setattr(pages, "keep", lambda *_: meant.append(tables.claimed()["own", "done"]["run_id"]) or tmp_path)
+    words.keep_all(SimpleNamespace(what="own.yaml"))
+    assert meant == ["id-done"] * 2
 
 
 @pytest.mark.parametrize("running", ["", "again"])
 def test_a_row_that_runs_again_is_not_kept(monkeypatch, capsys, running):
     """Its record is the old one, and its notebook half of the new one."""
     kept = []
-    rows = {
-        name: SimpleNamespace(name=name, run_id=f"id-{name}", is_running=lambda name=name: name == running)
-        for name in ("done", "again", "new")
-    }
-    found = SimpleNamespace(name="own", rows=rows, waiting=lambda: {"new": rows["new"]})
+    found = batch_of(running)
     monkeypatch.setattr(words.rows, "load", lambda _: found)
+    monkeypatch.setattr(tables, "claim", lambda *_: None)
     monkeypatch.setattr(pages, "keep", lambda run, batch: Path(kept.append((run, batch)) or "folder"))
     words.keep_all(SimpleNamespace(what="own.yaml"))
     assert kept == [(f"id-{name}", "own") for name in ("done", "again") if name != running]

@@ -119,6 +119,18 @@ def test_imports_are_in_one_cell(notebook):
     assert kinds <= {ast.Import, ast.ImportFrom}
 
 
+@pytest.mark.parametrize(
+    ("name", "looked_up", "long"),
+    [
+        ("01_train_gan", "selection.extractor_of(features", "train.fit("),
+        ("12_snapshots", "f\"claim = ", "train.fit("),
+    ],
+)  # fmt: skip
+def test_what_a_parameter_names_is_looked_up_before_the_long_work(name, looked_up, long):
+    source = "\n".join(cell.source for cell in code(nbformat.read(paths.NOTEBOOKS / f"{name}.ipynb", as_version=4)))
+    assert -1 < source.find(looked_up) < source.find(long)
+
+
 def test_cells_hold_ideas_and_no_machinery(notebook, request):
     functions = 6 if request.node.callspec.params["notebook"] == "90_explore" else 4  # there one for each panel
     statements = [node for cell in code(notebook) for node in ast.walk(ast.parse(uncommand(cell.source)))]
