@@ -200,11 +200,11 @@ def test_jupyter_listens_here_alone_and_asks_for_its_token():
 )
 def test_a_hostile_parameter_is_text(text, tmp_path):
     path = tmp_path / "hostile.yaml"
-    given = {"a": {"notebook": "02_walk_latent_space", "parameters": {"net": text}}}
+    given = {"a": {"notebook": "03_vector_arithmetic", "parameters": {"smiling": text}}}
     path.write_text(json.dumps({"level": "toy", "rows": given}))  # which is YAML, too
     (row,) = rows.load(path).rows.values()
-    assert row.parameters == {"net": text}
-    stored = load_notebook_node(str(paths.NOTEBOOKS / "02_walk_latent_space.ipynb"))
+    assert row.parameters == {"smiling": text}
+    stored = load_notebook_node(str(paths.NOTEBOOKS / "03_vector_arithmetic.ipynb"))
     made = parameterize_notebook(stored, row.parameters, report_mode=False)
     (cell,) = (cell for cell in made.cells if "injected-parameters" in cell.metadata.get("tags", []))
     (statement,) = ast.parse(cell.source).body
