@@ -156,7 +156,7 @@ def test_a_failure_may_be_known_without_a_run():
 
 
 def test_no_planted_failure_of_this_study_meets_its_criterion():
-    """But for blends of nets that memorised, which D does not see, and a supervised net that random filters beat, too."""
+    """But for blends of nets that memorised, which D does not see, and a supervised net worse than random filters."""
     values = verdicts.measure_all(load(), pd.read_csv(paths.TABLE))
     met = values[values["why"] == "a planted failure meets the criterion too"]
     assert set(met["claim"]) <= {"plausible", "svhn"}
