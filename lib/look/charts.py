@@ -114,7 +114,8 @@ CITED = {
 MEASURED = {
     "**here: the authors' D**, four of six layers": "authors/imagenet-probe: trained D",
     "here: their D's shape, untrained": "authors/imagenet-probe: untrained D",
-    "**here: our D**, 128 maps, 12,766 updates": "cifar10/trained-wide: trained D",
+    "**here: our D**, 128 maps, 25,532 updates, annealed": "cifar10/trained-wide-on: trained D",
+    "here: our D, 128 maps, 12,766 updates": "cifar10/trained-wide: trained D",
     "here: our D, 128 maps, 12,766 updates, second seed": "cifar10/trained-wide-seed2: trained D",
     "**here: our D**, 64 maps, 38,298 updates": "cifar10/trained-longer: trained D",
     "here: our D, 64 maps, 15,319 updates": "cifar10/trained: trained D",
@@ -132,9 +133,8 @@ MEASURED = {
 }
 SHORT = (  # in README, beside the lines in bold
     "the paper: DCGAN", "the paper: k-means, 4,800 units", "MindSpore: RBF SVM, scaler fitted on test",
-    "Columbia 2020, 45 epochs",
-    "here: k-means, 4,800 units", "here: a supervised net of D's shape", "here: their D's shape, untrained",
-    "here: raw pixels",
+    "Columbia 2020, 45 epochs", "here: k-means, 4,800 units", "here: a supervised net of D's shape",
+    "here: their D's shape, untrained", "here: raw pixels",
 )  # fmt: skip
 LABELS = {"few labels": "400 per class", "all labels": "all labels"}
 
