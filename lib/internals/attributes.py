@@ -4,7 +4,6 @@ Which attributes a sample has is told by a judge (`nets.judges`) or, where nobod
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ from torch import Tensor
 from lib.images import data
 from lib.images.data import ImageSet
 from lib.internals import fidelity, latent
-from lib.nets import judges, weights
+from lib.nets import judges
 from lib.nets.judges import AttributeNet, tell
 from lib.nets.models import Discriminator, Generator
 from lib.study import chance
@@ -120,12 +119,6 @@ def fit_judges(
     right = (tell(whole, both[1]).numpy() > 0.5) == laid[1]
     whole.accuracy = dict(zip(("single", "overlay"), map(float, right.reshape(2, -1).mean(1)), strict=True))
     return {"attributes": judge, "overlays": whole}
-
-
-def save(path: Path, G: Generator, D: Discriminator, record: dict, came: Mapping[str, AttributeNet]) -> None:
-    """Write a net with its judges beside it (`judges.beside`), to be shipped together."""
-    tensors, about = judges.packed(came)
-    weights.save_net(path, G, D, record | about, tensors)
 
 
 def concepts(sum_: str, names: Sequence[str]) -> tuple[dict[str, dict[str, bool]], dict[str, bool]]:

@@ -5,7 +5,8 @@ that tells positions inside the boxes from others, and drops every map with a po
 have no truth, so here a `Segmenter`, taught on images whose boxes are known, draws the boxes in the place of the hand.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,28 +15,18 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage, stats
 from sklearn.linear_model import LogisticRegression
-from torch import Tensor, nn
+from torch import Tensor
 
 from lib.images import data
-from lib.nets import supervised
+from lib.images.data import ImageSet
+from lib.internals import attributes
+from lib.nets import devices, judges, supervised
+from lib.nets.judges import Judge, Segmenter
 from lib.nets.models import Generator
-from lib.study import chance
+from lib.study import chance, paths
 from lib.study.chance import Interval
 
 LEAST = 9  # pixels of an object that counts, at 32 x 32; it grows with the image
-
-
-class Segmenter(nn.Sequential):
-    """Images (N, nc, S, S) in [-1, 1] -> one logit per pixel (N, 1, S, S): does the object cover it?"""
-
-    def __init__(self, nc: int, width: int = 24) -> None:
-        super().__init__(
-            *(nn.Conv2d(nc, width, 4, stride=2, padding=1), nn.ReLU()),
-            *(nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()),
-            *(nn.Conv2d(width, width, 3, padding=2, dilation=2), nn.BatchNorm2d(width), nn.ReLU()),
-            *(nn.Conv2d(width, width, 3, padding=4, dilation=4), nn.BatchNorm2d(width), nn.ReLU()),
-            *(nn.Conv2d(width, 4, 1), nn.PixelShuffle(2)),
-        )
 
 
 def fit(x: Tensor, masks: Tensor, epochs: int, seed: int, device: str | torch.device = "cpu") -> Segmenter:
@@ -45,8 +36,85 @@ def fit(x: Tensor, masks: Tensor, epochs: int, seed: int, device: str | torch.de
     both, truth = torch.cat([x, x.flip(-1)]), torch.cat([masks, masks.flip(-1)])[:, None].float()
     return supervised.fit(
         net, both, truth, epochs / 2, lr=1e-2, batch_size=64, seed=chance.stream(seed, "segmenter"), device=device,
-        loss_of=F.binary_cross_entropy_with_logits,
+        precision="float32", loss_of=F.binary_cross_entropy_with_logits,  # in bfloat16 the loss of photographs is nan
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of rooms: where the thing is in some, and what else is in others, or in the same."""
+
+    x: Tensor  # (n, nc, S, S) uint8
+    masks: Tensor  # (n, S, S) bool: what the thing covers
+    images: Tensor  # (N, nc, S, S) uint8
+    truth: np.ndarray  # (N, A): which things are there, the thing first; or the kind of room, one-hot
+    names: list[str]  # A of them
+    by_hand: bool  # whether a hand drew the boxes: then `names` are kinds of rooms
+
+
+def known(images: ImageSet, thing: str, others: Sequence[str], boxes: str, boxed_set: str) -> Known:
+    """Collect what is known: of a set that has boxes and attributes, or of one that has classes and boxes by hand.
+
+    boxes: a table of `read_boxes` in data/, of images of `boxed_set`; empty where the set has columns THING_x0, _y0,
+    _x1 and _y1. Raises ValueError where the set lacks any of this.
+    """
+    size = images.x.shape[-1]
+    if not boxes:
+        names = [thing, *others]
+        ends = attributes.require(images, [f"{thing}_{end}" for end in ("x0", "y0", "x1", "y1")])
+        truth = attributes.truth(images, names)
+        return Known(images.x, to_masks(ends.to_numpy(), size), images.x, truth, names, False)
+    rows, masks = read_boxes(paths.ROOT / "data" / boxes, boxed_set or images.name, size)
+    kinds = attributes.known(replace(images, attributes=None))
+    if not len(kinds.columns):
+        raise ValueError(f"{images.name} has no labels: nothing tells what stays of a room")
+    labelled = data.load(boxed_set or images.name, size).x[rows]
+    return Known(labelled, masks, images.x, kinds.to_numpy(), [*kinds], True)
+
+
+def fit_judges(
+    rooms: Known, epochs: int, box_epochs: int, seed: int, device: str | torch.device = "cpu"
+) -> dict[str, Judge]:
+    """Train the judges on four fifths of what is known, drawn by lot, with their accuracy on the rest.
+
+    boxes: draws boxes on samples. rest: tells which things are in a room, or its kind. counts, where a hand drew the
+    boxes: tells whether the thing is there; it learned from one half of them, `boxes` from the other.
+    """
+    rng = np.random.default_rng(chance.stream(seed, "held-out"))
+    tested, taught = np.split(rng.permutation(len(rooms.x)), [len(rooms.x) // 5])
+    unknown, learned = np.split(rng.permutation(len(rooms.images)), [len(rooms.images) // 5])
+    halves = np.array_split(taught, 2) if rooms.by_hand else [taught]
+    came = {}
+    for name, rows in zip(("boxes", "counts"), halves, strict=False):
+        own = chance.stream(seed, "counter") if name == "counts" else seed
+        came[name] = fit(rooms.x[rows], rooms.masks[rows], box_epochs, own, device)
+        told = there(came[name], data.to_float(rooms.x[tested]))
+        right = (told == rooms.masks[tested].flatten(1).any(1)).float().mean().item()
+        came[name].accuracy = {"boxes" if name == "boxes" else "boxes, by the net that counts": right}
+    judge_seed = chance.stream(seed, "judge")
+    came["rest"] = judges.fit(
+        rooms.images[learned], rooms.truth[learned], rooms.names, epochs, judge_seed, device=device
+    )
+    told, truth = judges.tell(came["rest"], rooms.images[unknown]).numpy(), rooms.truth[unknown]
+    if rooms.by_hand:
+        came["rest"].accuracy = {"kind of room": float((told.argmax(1) == truth.argmax(1)).mean())}
+    else:
+        shares = ((told > 0.5) == (truth > 0.5)).mean(0)
+        came["rest"].accuracy = dict(zip(rooms.names, shares.tolist(), strict=True))
+    return came
+
+
+def there(net: Segmenter, images: Tensor) -> Tensor:
+    """Tell whether a net that draws boxes finds the thing in images (N, nc, S, S) in [-1, 1]: (N,) bool."""
+    return torch.from_numpy(~np.isnan(find_boxes(net, images.to(devices.device_of(net)))).any(1))
+
+
+def tell(came: Mapping[str, Judge], images: Tensor) -> Tensor:
+    """Tell of images (N, nc, S, S) if the thing is there, then which others are, or the room's kind: (N, 1 + K)."""
+    told = judges.tell(came["rest"], images)
+    if "counts" not in came:
+        return (told > 0.5).long()
+    return torch.stack([there(came["counts"], images), told.argmax(1)], 1).long()
 
 
 def to_masks(boxes: np.ndarray, size: int) -> Tensor:
