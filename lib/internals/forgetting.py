@@ -65,11 +65,11 @@ def known(images: ImageSet, thing: str, others: Sequence[str], boxes: str, boxed
         truth = attributes.truth(images, names)
         return Known(images.x, to_masks(ends.to_numpy(), size), images.x, truth, names, False)
     rows, masks = read_boxes(paths.ROOT / "data" / boxes, boxed_set or images.name, size)
-    kinds = attributes.known(replace(images, attributes=None))
+    told, kinds = attributes.known(replace(images, attributes=None))
     if not len(kinds.columns):
         raise ValueError(f"{images.name} has no labels: nothing tells what stays of a room")
     labelled = data.load(boxed_set or images.name, size).x[rows]
-    return Known(labelled, masks, images.x, kinds.to_numpy(), [*kinds], True)
+    return Known(labelled, masks, told.x, kinds.to_numpy(), [*kinds], True)
 
 
 def fit_judges(
