@@ -7,7 +7,7 @@ from PIL import Image
 
 from lib.images import data, rooms
 from lib.internals import forgetting
-from lib.nets import models
+from lib.nets import judges, models
 from lib.study import chance, paths
 
 NONE = [np.nan] * 4
@@ -74,6 +74,46 @@ def test_the_rooms_boxes_fit_the_photographs():
         bool(image[mask].mean() > image[~mask].mean()) for image, mask in zip(x[there], masks[there], strict=True)
     ]
     assert np.mean(brighter) > 0.75
+
+
+def test_judges_of_drawn_rooms_and_of_photographs(tmp_path, monkeypatch):
+    """Of drawn rooms columns tell boxes and things; of photographs a table and classes do; two nets share the boxes."""
+    x, traits = rooms.draw_rooms(300, 32)
+    drawn = data.ImageSet("drawn", torch.from_numpy(x), torch.zeros(300, dtype=torch.int64), ["room"], traits)
+    known = forgetting.known(drawn, "window", ["bed", "lamp"], "", "")
+    assert known.names == ["window", "bed", "lamp"] and not known.by_hand
+    assert (known.masks.flatten(1).any(1).numpy() == traits.window.to_numpy(bool)).all()
+    came = forgetting.fit_judges(known, 1, 1, seed=0)
+    assert came.keys() == {"boxes", "rest"} and [*came["rest"].accuracy] == known.names
+    told = forgetting.tell(came, data.to_float(drawn.x[:8]))
+    assert told.tolist() == (judges.tell(came["rest"], drawn.x[:8]) > 0.5).long().tolist()
+
+    (tmp_path / "data").mkdir()
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    lines = ["file,x0,y0,x1,y1"]
+    for i in range(40):
+        path = tmp_path / "photos" / "train" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(x[i].transpose(1, 2, 0)).save(path)
+        ends = ",".join(f"{2 * end:g}" if traits.window[i] else "" for end in rooms_box(traits, i))
+        lines.append(f"{'ab'[i % 2]}/{i}.png,{ends}")
+    (tmp_path / "data" / "boxes.csv").write_text("\n".join(lines))
+    photos = data.load(f"folder:{tmp_path / 'photos'}", 32)
+    by_hand = forgetting.known(photos, "window", [], "boxes.csv", "")
+    assert by_hand.by_hand and by_hand.names == ["a", "b"] and by_hand.truth.sum(1).tolist() == [1] * 40
+    assert by_hand.masks.flatten(1).any(1).sum() == traits.window[:40].sum()
+    came = forgetting.fit_judges(by_hand, 1, 2, seed=0)
+    assert came.keys() == {"boxes", "counts", "rest"} and [*came["rest"].accuracy] == ["kind of room"]
+    told = forgetting.tell(came, data.to_float(photos.x))
+    assert told[:, 0].tolist() == forgetting.there(came["counts"], data.to_float(photos.x)).long().tolist()
+    assert told[:, 1].tolist() == judges.tell(came["rest"], photos.x).argmax(1).tolist()
+    one_kind = data.load(f"folder:{tmp_path / 'photos' / 'train' / 'a'}", 32)
+    with pytest.raises(ValueError, match="has no labels: nothing tells what stays of a room"):
+        forgetting.known(one_kind, "window", [], "boxes.csv", f"folder:{tmp_path / 'photos'}")
+
+
+def rooms_box(traits, i):
+    return [traits[f"window_{end}"][i] for end in ("x0", "y0", "x1", "y1")]
 
 
 class _Fixed(torch.nn.Module):

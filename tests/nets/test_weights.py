@@ -182,6 +182,20 @@ def test_judges_go_with_a_shipped_net(trained, tmp_path):
         judges.beside("run:01-abc")
 
 
+def test_a_judge_of_pixels_goes_with_a_shipped_net(trained, tmp_path):
+    trained(nc=3)
+    judge = judges.Segmenter(3, width=8).eval()
+    judge.accuracy = {"boxes": 0.8}
+    G, D, record = weights.load_net("run:01-abc")
+    judges.save(tmp_path / "01-abc" / "net.safetensors", G, D, record, {"boxes": judge})
+    weights.ship("01-abc", "mine")
+    shipped = judges.beside("mine")["boxes"]
+    assert shipped.accuracy == judge.accuracy and not shipped.training
+    x = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(shipped(x), judge(x), atol=2e-2, rtol=0)
+
+
 def test_a_net_of_the_papers_width_can_be_shipped(trained):
     """The authors' ImageNet net: 128 maps, 11 million weights."""
     trained()
