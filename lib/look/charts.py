@@ -98,7 +98,6 @@ def to_small(figure: Figure, colours: int = 64) -> Shown:
 # --- the main number --------------------------------------------------------------------------------------------------
 
 HEADLINE = paths.ROOT / "results" / "pictures" / "cifar10.png"
-
 # Table 1 on CIFAR-10: who, with few and with all labels: ids of data/published.csv, or lines of runs here.
 CITED = {
     "the paper: DCGAN": ("paper.cifar10.dcgan.400", "paper.cifar10.dcgan.all"),
@@ -113,6 +112,7 @@ CITED = {
 }
 MEASURED = {
     "**here: the authors' D**, four of six layers": "authors/imagenet-probe: trained D",
+    "**here: the authors' D**, the other two layers learned here": "lift/authors-frozen-test: trained D",
     "here: their D's shape, untrained": "authors/imagenet-probe: untrained D",
     "**here: our D**, 128 maps, 25,532 updates, annealed": "cifar10/trained-wide-on: trained D",
     "here: our D, 128 maps, 12,766 updates": "cifar10/trained-wide: trained D",

@@ -173,7 +173,10 @@ def test_every_step_of_the_ladder_compares_trainings_of_one_seed():
             asked = rows[row + ("-snapshots" if updates else "-probe")]["parameters"]["net"]
             assert asked == (f"run:{row}" if row in rows else "radford2015-imagenet"), row
             given = rows[row]["parameters"] if row in rows else {}
-            begun = weights.load_net(given["onward"])[2]["parameters"] if "onward" in given else given
+            began = given.get("onward", "").removeprefix("run:")
+            begun = rows[began]["parameters"] if began in rows else given
+            if began and began not in rows:
+                begun = weights.load_net(began)[2]["parameters"]
             seeds.add(begun.get("seed", 0))
         assert len(seeds) == 1, pair
 
