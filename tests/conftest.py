@@ -6,7 +6,10 @@ import pytest
 
 from lib.study import paths
 
-LONG = ("test_every_parameter_through_the_engine", "test_the_road_from_photographs_to_pictures", "test_nbval")
+LONG = (
+    "test_every_parameter_through_the_engine", "test_a_training_survives_whatever_stops_it",
+    "test_the_road_from_photographs_to_pictures", "test_nbval", "test_a_slider_moves_the_picture_in_jupyterlab",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):

@@ -93,6 +93,7 @@ def same(one: tuple[dict, list[dict]], other: tuple[dict, list[dict]]) -> bool:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
+    torch.optim.Adam([torch.zeros(1)])  # imports for a second what each fork would import anew
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background ignores
     chance = random.Random(0)
     undisturbed = outcome(folder / "undisturbed")
