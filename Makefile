@@ -72,9 +72,10 @@ keep: setup ## keep the finished rows of BATCH in git, records and executed note
 	@$(BIN)/python -m lib keep $(or $(RUN),$(BATCH))
 	@$(BIN)/python -c "from lib.look import numbers; numbers.write()"
 
-ship: setup ## make a run's net one of those that come with the study: make ship RUN=01_train_gan-0123456789 NAME=imagenet32 PROBE=cifar10
+ship: setup ## make a run's net one of those that come with the study: make ship RUN=01_train_gan-0123456789 NAME=imagenet32 PROBE=cifar10, ALONE=1 for its D alone
 	@$(BIN)/python -c "from lib.nets import weights; from lib.probe import protocol; \
-	    print(protocol.ship('$(RUN)', '$(NAME)', '$(PROBE)') if '$(PROBE)' else weights.ship('$(RUN)', '$(NAME)'))"
+	    more = {'D_alone': bool('$(ALONE)')}; \
+	    print(protocol.ship('$(RUN)', '$(NAME)', '$(PROBE)', **more) if '$(PROBE)' else weights.ship('$(RUN)', '$(NAME)', **more))"
 
 readme: setup ## write README.md's tables and figure and results/NUMBERS.md from the records
 	@$(BIN)/python -c "from lib.look import numbers; numbers.write()"

@@ -30,23 +30,24 @@ PICKLES = {".pth", ".pt", ".pkl", ".ckpt", ".bin", ".jl"}  # suffixes of files t
 
 def save_net(
     path: Path,
-    G: Generator,
+    G: Generator | None,
     D: Discriminator,
     record: dict,
     extra: dict[str, Tensor] | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write G and D with their record, and `extra` tensors beside them.
+    """Write G and D, or D alone, with their record, and `extra` tensors beside them.
 
     record: what made the net, as plain JSON values. dtype: store floating weights in this type (half the size at
     torch.float16); `load_net` returns float32 always.
     """
-    tensors = {f"G.{k}": v for k, v in G.state_dict().items()} | {f"D.{k}": v for k, v in D.state_dict().items()}
+    nets = {"G.": G, "D.": D} if G else {"D.": D}
+    tensors = {prefix + k: v for prefix, net in nets.items() for k, v in net.state_dict().items()}
     if dtype:
         tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
     tensors |= extra or {}
     tensors = {k: v.cpu().contiguous() for k, v in tensors.items()}
-    metadata = {"description": json.dumps(asdict(G.description)), "record": json.dumps(record)}
+    metadata = {"description": json.dumps(asdict(D.description)), "record": json.dumps(record)}
     write_atomically(path, save(tensors, metadata | {"sha256": _digest(tensors, metadata)}))
 
 
@@ -97,13 +98,16 @@ def load_net(net: str | Path) -> tuple[Generator, Discriminator, dict]:
     """Rebuild G and D, in eval mode and float32, with their record.
 
     net: what `find_net` takes, a file's path, or a net that the authors released (`radford2015-svhn`,
-    `radford2015-imagenet`). Raises ValueError as `find_net`, `read_net` and `authors.load` do.
+    `radford2015-imagenet`). The G of a D that came alone is an `authors.Missing`. Raises ValueError as `find_net`,
+    `read_net` and `authors.load` do.
     """
     if net in authors.NETS:
         return authors.load(net)
     path = net if isinstance(net, Path) else find_net(net)
     tensors, description, record = read_net(path)
     G, D = models.from_description(description)
+    if not any(name.startswith("G.") for name in tensors):
+        G = authors.Missing(f"this G cannot be used: {path.name} holds D alone")
     for prefix, own in (("G.", G), ("D.", D)):
         load_weights(own, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, path)
     return G.eval(), D.eval(), record
@@ -144,6 +148,8 @@ def take_all(G: Generator, D: Discriminator, net: str) -> None:
     net: as `load_net` takes it. Raises ValueError, naming what differs, where it is of another description.
     """
     found = load_net(net)
+    if isinstance(found[0], authors.Missing):
+        raise ValueError(f"onward = {net!r}: {found[0].message}")
     if differing := _differing(D, found[1], [field.name for field in fields(Description)]):
         raise ValueError(f"onward = {net!r}: it is another net ({differing})")
     for own, there in zip((G, D), found, strict=False):
@@ -195,7 +201,7 @@ def halved(net: torch.nn.Module) -> torch.nn.Module:
     return copied
 
 
-def ship(run: str, name: str, more: dict | None = None) -> Path:
+def ship(run: str, name: str, more: dict | None = None, D_alone: bool = False) -> Path:
     """Copy a finished run's net, in half precision, to the small nets that git keeps; return the file.
 
     What lies beside G and D, such as the judges of notebook 03, goes with them. Its record says which run made it, by
@@ -204,6 +210,7 @@ def ship(run: str, name: str, more: dict | None = None) -> Path:
     """
     G, D, record = load_net(f"run:{run}")
     tensors = read_net(find_net(f"run:{run}"))[0]
+    tensors = {k: v for k, v in tensors.items() if not (D_alone and k.startswith("G."))}
     floating = {k: v for k, v in tensors.items() if v.is_floating_point()}
     largest = max(v.abs().max() for v in floating.values())
     if largest > torch.finfo(torch.float16).max:
@@ -213,5 +220,5 @@ def ship(run: str, name: str, more: dict | None = None) -> Path:
         raise ValueError(f"{run}: its net takes {size / 2**20:.0f} of {LARGEST >> 20} MiB: ship a narrower one")
     path = paths.NETS / f"{name}.safetensors"
     beside = {k: floating[k].half() if k in floating else v for k, v in tensors.items() if k[:2] not in ("G.", "D.")}
-    save_net(path, G, D, record | {"run": run} | (more or {}), beside, dtype=torch.float16)
+    save_net(path, None if D_alone else G, D, record | {"run": run} | (more or {}), beside, dtype=torch.float16)
     return path

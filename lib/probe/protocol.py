@@ -170,7 +170,15 @@ def predict_few_labels(
     return _scored([fit_and_predict(rows) for rows in drawn], y_test)
 
 
-def ship(run: str, name: str, data_set: str, development: int = 5000, per_class: int = 400, C: float = 1e-4) -> Path:
+def ship(
+    run: str,
+    name: str,
+    data_set: str,
+    development: int = 5000,
+    per_class: int = 400,
+    C: float = 1e-4,
+    D_alone: bool = False,
+) -> Path:
     """Ship a run's net as `weights.ship` does, if its D in half precision is worth what the trained D is to the probe.
 
     Each D answers for itself: an L2-SVM of one C on the same labels, `per_class` of each class of data_set, tested on
@@ -187,7 +195,8 @@ def ship(run: str, name: str, data_set: str, development: int = 5000, per_class:
     if abs(found["trained"] - found["shipped"]) > AGREED:
         told = " and of the ".join(f"{kind} D {accuracy:.2f}%" for kind, accuracy in found.items())
         raise ValueError(f"{run}: not shipped, half precision changes its probe on {data_set}: of the {told}")
-    return weights.ship(run, name, {"probe": {"data_set": data_set, "per_class": per_class, "C": C} | found})
+    told = {"probe": {"data_set": data_set, "per_class": per_class, "C": C} | found}
+    return weights.ship(run, name, told, D_alone)
 
 
 def degenerate(y_pred, y_true) -> bool:

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from lib.nets import judges, models, weights
+from lib.nets import authors, judges, models, weights
 from lib.nets.judges import AttributeNet
 from lib.study import paths
 
@@ -196,6 +196,18 @@ def test_a_judge_of_pixels_goes_with_a_shipped_net(trained, tmp_path):
         torch.testing.assert_close(shipped(x), judge(x), atol=2e-2, rtol=0)
 
 
+def test_a_D_that_is_shipped_alone_says_so_to_whoever_asks_its_G(trained):
+    G, D = trained()
+    whole = weights.ship("01-abc", "mine").stat().st_size
+    assert weights.ship("01-abc", "mine", D_alone=True).stat().st_size < 0.7 * whole
+    absent, shipped, _ = weights.load_net("mine")
+    x = torch.rand(4, *D.description.shape) * 2 - 1
+    torch.testing.assert_close(shipped(x), D.eval()(x), atol=5e-2, rtol=0)
+    for use in (lambda: absent(torch.zeros(1, 100)), lambda: weights.take_all(G, D, "mine")):
+        with pytest.raises(ValueError, match="this G cannot be used: mine.safetensors holds D alone"):
+            use()
+
+
 def test_a_net_of_the_papers_width_can_be_shipped(trained):
     """The authors' ImageNet net: 128 maps, 11 million weights."""
     trained()
@@ -262,8 +274,12 @@ def test_shipped_nets(path):
     G, D, record = weights.load_net(path)
     assert {"notebook", "parameters", "commit", "minibatches"} <= record.keys()
     with torch.no_grad():
-        x = G(G.sample_z(64, torch.Generator().manual_seed(0)))
-    assert x.std(0).mean() > 0.1, "samples differ"
+        if isinstance(G, authors.Missing):  # its D came alone
+            noise = torch.rand(64, *D.description.shape, generator=torch.Generator().manual_seed(0))
+            x = D.activations(2 * noise - 1)[-1]
+        else:
+            x = G(G.sample_z(64, torch.Generator().manual_seed(0)))
+    assert x.std(0).mean() > 0.1, "samples, or features, differ"
 
 
 def test_real_faces_come_with_judges_that_were_tested_on_photographs():
