@@ -114,11 +114,11 @@ def probe_few_labels(
     if len(Cs) > 1 and held_out is None:
         raise ValueError(f"{len(Cs)} values of C need images to choose by")
     drawn = [draw_per_class(y, per_class, seed, draw) for draw in range(draws)]
-    climbs = [_climb(*_learned(X, y, rows), held_out, Cs, **svm) for rows in drawn[:CHOOSING]]
+    climbs = [_climb(*learned(X, y, rows), held_out, Cs, **svm) for rows in drawn[:CHOOSING]]
     tried = min(map(len, climbs))  # by all of these
     best = int(np.mean([[accuracy for _, accuracy in fits[:tried]] for fits in climbs], axis=0).argmax())
     fits = [fits[best] for fits in climbs]
-    fits += [_climb(*_learned(X, y, rows), held_out, [fits[0][0].C], **svm)[0] for rows in drawn[CHOOSING:]]
+    fits += [_climb(*learned(X, y, rows), held_out, [fits[0][0].C], **svm)[0] for rows in drawn[CHOOSING:]]
     return _tested(fits, X_test, y_test)
 
 
@@ -130,16 +130,23 @@ def probe_each_C(
     Returns the frames of `probe_few_labels`, one for each C from small to large, at a fraction of their time.
     """
     drawn = [draw_per_class(y, per_class, seed, draw) for draw in range(draws)]
-    fits = [[(fit, float("nan")) for fit in L2SVM(**svm).path(*_learned(X, y, rows), Cs)] for rows in drawn]
+    fits = [[(fit, float("nan")) for fit in L2SVM(**svm).path(*learned(X, y, rows), Cs)] for rows in drawn]
     return [_tested(of_one_C, X_test, y_test) for of_one_C in zip(*fits, strict=True)]
 
 
-def _learned(X, y, rows: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
-    """Return the features and labels of some images; where X holds several versions of all of them, in each version."""
+def learned(X, y, rows: slice | np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+    """Return the features and labels of some images, of a slice a view, as long as there is one version of each.
+
+    X: (N, F); or several versions of the images, such as mirrored ones, one after another: (2N, F). Of y (N,) there is
+    one for all; those that are returned are repeated. Raises ValueError for another number of features.
+    """
     X, y = share(X) if isinstance(X, np.ndarray) else X, np.asarray(y)
     versions, rest = divmod(len(X), len(y))
     if rest or not versions:
         raise ValueError(f"{len(X)} rows of features for {len(y)} labels: there must be as many, or twice as many")
+    if versions == 1:
+        return X[rows], y[rows]
+    rows = np.arange(len(y))[rows]
     every = np.concatenate([rows + version * len(y) for version in range(versions)])
     return X[torch.from_numpy(every)], np.tile(y[rows], versions)
 

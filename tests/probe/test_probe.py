@@ -508,6 +508,14 @@ def test_a_drawn_image_is_learned_from_in_all_its_versions():
         probe_few_labels(X[:450], y[:400], *tested, [1e-2])
 
 
+def test_a_part_is_a_view_and_of_several_versions_has_all():
+    X, y = np.arange(8.0).reshape(4, 2), np.array([0, 1, 0, 1])
+    part, labels = protocol.learned(X, y, slice(1, 3))
+    assert np.shares_memory(part.numpy(), X) and labels.tolist() == [1, 0]
+    part, labels = protocol.learned(np.concatenate([X, -X]), y, slice(1, 3))
+    assert part.tolist() == [[2, 3], [4, 5], [-2, -3], [-4, -5]] and labels.tolist() == [1, 0, 1, 0]
+
+
 def test_any_classifier_is_tested_on_the_same_draws():
     y, y_test = np.repeat([0, 1, 2], 20), np.array([0, 1, 2, 2])
     seen = []
