@@ -9,7 +9,7 @@ import hashlib
 import io
 import mmap
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
@@ -184,18 +184,26 @@ def names(name: str, size: int, split: str = "train", root: Path | None = None) 
     return [line.partition("/")[2] for line in found]
 
 
+def splits(name: str, size: int, split: str, root: Path | None = None) -> list[str]:
+    """Return which of a set's splits `split` means, by their names there. Raises ValueError as `load` does."""
+    return _wanted(name, packing.find(name, size, split, root)[1]["splits"], split)
+
+
 def _ranges(name: str, meta: dict, split: str) -> list[dict]:
     """Return the packed rows of the splits that are asked for, in that order."""
-    there = meta["splits"]
+    return [meta["splits"][word] for word in _wanted(name, meta["splits"], split)]
+
+
+def _wanted(name: str, there: Collection[str], split: str) -> list[str]:
     if split == "all":
-        return list(there.values())
+        return list(there)
     wanted = [word if word in there else split_of(word) or word for word in split.split("+")]
     for i, word in enumerate(wanted):
         if word not in there:
             raise ValueError(f"{name} has no split {word!r}: it has {', '.join(there)}; join several by +, or say all")
         if word in wanted[:i]:
             raise ValueError(f"split {split!r}: {word} is there twice, and its images would count twice")
-    return [there[word] for word in wanted]
+    return wanted
 
 
 def _take(folder: Path, meta: dict, rows: np.ndarray, checksum: str) -> np.ndarray:

@@ -28,6 +28,7 @@ class Asked:
     split: str
     learned: str  # what the net learned, where that is something else; empty: these
     limit: int = 0  # so many images of the split the net's training was given (0: all)
+    own: str = ""  # the split of this set that the net learned; empty: it learned another set
 
     def __str__(self) -> str:
         these = f"{len(self.rows):,} images of {self.whole.name}" + (f", {self.split}" if self.split else "")
@@ -51,14 +52,13 @@ class Asked:
 
         held_out: another split of the set; `training`: those that the net's training held out for choosing a snapshot;
         or `beyond L`: those of its split that a limit of L images leaves out, the same for all nets whose own limit
-        divides L. most: at most so many of them (0: all). Raises ValueError for the split that the net learned, for
-        `training` where it learned other images or held none out, and for an L whose images the net may not all know.
+        divides L. most: at most so many of them (0: all). Raises ValueError for images that the net learned or is asked
+        about, for `training` where it learned others or held none out, and for an L whose images it may not all know.
         """
-        if held_out == self.split:
-            raise ValueError(f"held_out = {held_out}: the net is asked about this very split: name another")
         if held_out.startswith(BEYOND):
             return self._beyond(held_out, most)
         if held_out != "training":
+            self._refuse_seen(held_out)
             others = _fitting(data.load(self.whole.name, self.whole.x.shape[-1], held_out), self.whole.x.shape[1])
             return others.x[spread(torch.arange(len(others)), most)]
         if self.learned:
@@ -66,6 +66,15 @@ class Asked:
         if not len(self.kept):
             raise ValueError("held_out = training: the net's training held no image out: name a split instead")
         return self.whole.x[spread(self.kept, most)]
+
+    def _refuse_seen(self, held_out: str) -> None:
+        name, size = self.whole.name, self.whole.x.shape[-1]
+        for told, split in (("learned", self.own), ("is asked about", self.split)):
+            if split and (seen := set(data.splits(name, size, split)).intersection(data.splits(name, size, held_out))):
+                raise ValueError(
+                    f"held_out = {held_out}: the net {told} images of {' and '.join(sorted(seen))}: name another "
+                    "split, or training for what its training held out"
+                )
 
     def _beyond(self, held_out: str, most: int) -> Tensor:
         end = held_out.removeprefix(BEYOND)
@@ -110,13 +119,14 @@ def find(
     if not data_set and "split" not in own:
         raise ValueError(f"the net learned {learned}, which is no set at hand: name data_set, or {SAMPLES} of G itself")
     data_set = data_set or own["data_set"]
-    split = split or (own["split"] if data_set == own.get("data_set") and "split" in own else "train")
-    if (data_set, split) != (own.get("data_set"), own.get("split")):
+    known = own.get("split", "") if data_set == own.get("data_set") else ""
+    split = split or known or "train"
+    if split != known:
         whole = _fitting(data.load(data_set, size, split), nc)
-        return Asked(whole, torch.arange(len(whole)), torch.arange(0), split, learned)
+        return Asked(whole, torch.arange(len(whole)), torch.arange(0), split, learned, own=known)
     whole = _fitting(data.load(data_set, size, split, own.get("limit", 0)), nc)
     rows, kept = data.hold_out(len(whole), own.get("held_out", 0.0), own.get("seed", 0))
-    return Asked(whole, rows, kept, split, "", own.get("limit", 0))
+    return Asked(whole, rows, kept, split, "", own.get("limit", 0), known)
 
 
 def _fitting(images: ImageSet, nc: int) -> ImageSet:

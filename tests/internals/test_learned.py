@@ -125,7 +125,13 @@ def test_some_are_evenly_spaced_and_all_are_no_copy(G, whole):
     [
         ({"split": "all"}, "training", "the net learned digits, all: name a split instead"),
         ({"held_out": 0.0}, "training", "held no image out"),
-        ({}, "train", "asked about this very split"),
+        ({}, "train", "held_out = train: the net learned images of train: name another split, or training"),
+        ({}, "Training", "the net learned images of train: name another"),
+        ({}, "all", "the net learned images of train: name another"),
+        ({"split": "all"}, "test", "the net learned images of test: name another"),
+        ({"split": "train+test"}, "test", "the net learned images of test: name another"),
+        ({"split": "test"}, "train", "the net is asked about images of train: name another"),
+        ({"data_set": "toy-faces"}, "train+test", "the net is asked about images of train: name another"),
     ],
 )
 def test_nothing_is_taken_for_unseen_that_may_have_been_seen(G, changes, held_out, said):
