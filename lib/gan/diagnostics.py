@@ -109,8 +109,8 @@ def spreads(D: Discriminator) -> pd.DataFrame:
 def signs(log: pd.DataFrame) -> list[str]:
     """Return what a training's log shows of failure, in words; an empty list where it shows nothing.
 
-    The first tenth is not judged, and variety not before it was once there, unless it never comes: G begins with grey
-    images.
+    The first tenth is not judged, and variety after it not before it was there once more, unless it never comes: G
+    begins with noise or grey images, and passes through alike ones on its way to others.
     """
     log = log[log["step"] > LONG * log["step"].max()]
     loss, varied, dead_G, dead_D = (log[name].dropna() for name in ("loss_D", "variety", "dead_G", "dead_D"))
@@ -126,7 +126,8 @@ def signs(log: pd.DataFrame) -> list[str]:
         f"more than {MOST_DEAD:.0%} of D's filters are dead": dead_D > MOST_DEAD,
     }
     if "D_unseen" in log:
-        forgotten = (log["D_known"] - log["D_unseen"]) / (log["D_known"] - log["D_samples"])
+        apart = log["D_known"] - log["D_samples"]  # where D tells samples apart at all
+        forgotten = ((log["D_known"] - log["D_unseen"]) / apart).where(apart > 0, 0).where(apart.notna())
         conditions["D takes images held out for samples rather than real: it knows its images by heart"] = (
             forgotten.dropna().rolling(2).min() > BY_HEART  # where D says no to all, one check says little
         )

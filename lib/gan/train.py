@@ -225,6 +225,8 @@ def resume(training: Training, folder: Path, n: int) -> None:
     differing = [f"{k} = {there.get(k)} there, {v} asked" for k, v in asked.items() if there.get(k) != v]
     if differing:
         raise ValueError(f"{folder} holds another training ({'; '.join(differing)}): choose another or delete it")
+    if tensors["z_generator"].shape != training.z_generator.get_state().shape:
+        raise ValueError(f"{folder} was begun on another kind of device, whose z end there: go on there, or delete it")
     for name, net in (("G", training.G), ("D", training.D)):
         own = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
         weights.load_weights(net, own, folder)

@@ -67,7 +67,8 @@ def show_values(frame: pd.DataFrame) -> Figure:
         for place, line in enumerate(group.itertuples()):
             reach = [[line.value - line.low], [line.high - line.value]]
             ax.errorbar([line.value], [place], xerr=reach, fmt="o", markersize=4, capsize=2, color=SIDES[line.side])
-        ax.axvline(float(group["criterion"].iloc[0].split()[-1]), color="0.4", linewidth=1, linestyle="--")
+        for bound in claims.bounds_of(group["criterion"].iloc[0]):
+            ax.axvline(bound, color="0.4", linewidth=1, linestyle="--")
         ax.set_yticks(range(len(group)), group["level"] + " · " + group["run"].map(_short), fontsize=7)
         ax.set_title(f"{unit} ({group['criterion'].iloc[0]})", fontsize=8, loc="left")
         if unit.startswith("times") and (group["low"] > 0).all():

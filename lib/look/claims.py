@@ -20,12 +20,16 @@ ENTRY = re.compile(r"([\w.-]+/[\w.-]+)(?: (minus|over) ([\w.-]+/[\w.-]+))?")
 
 @dataclass(frozen=True)
 class Planted:
-    """A failure of a claim: a metric of the deciding rows or of rows of its own, or a value known without a run."""
+    """A failure of a claim: a metric of the deciding rows or of rows of its own, or a value known without a run.
+
+    clear: it must be told from a success, beyond its interval; of one that changes nothing only the opposite counts.
+    """
 
     metric: str = ""
     rows: list[str] = field(default_factory=list)
     against: str = ""
     value: float | None = None
+    clear: bool = False
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,9 @@ LEAST_TRAININGS = 3  # of values without an interval
 LEAST_DRAWS = 5  # of an interval over draws of labels, unless two lines are compared draw by draw
 OLDER, LOSSY = "†", "‡"  # marks of a number: made by older code; measured on a lossy copy of CIFAR-10
 NOT_EXACT = "not the exact CIFAR-10"  # in a note of a run on such a copy, as `probe.splits` says it
+# why a value does not count
+MET, UNCLEAR = "a planted failure meets the criterion too", "its planted failure is not told from a success"
+UNRECORDED = "its planted failure was not recorded"
 VALUES = ["claim", "metric", "unit", "criterion", "level", "run", "value", "low", "high", "side", "why", "marks"]
 
 
@@ -38,33 +41,39 @@ def measure_all(claims: Mapping[str, Claim], table: pd.DataFrame) -> pd.DataFram
     for claim in claims.values():
         for measure in claim.measures:
             target = figures[measure.published] if measure.published else 0.0
-            met = planted_met(measure, numbers, target)
-            for values in _by_level(measure, numbers, target):
-                alone = sum(pd.isna(value["low"]) for value in values) < LEAST_TRAININGS or claim.kind == "figure"
+            for values in _by_level(measure, numbers, target, disqualified(measure, numbers, target)):
+                bare = sum(pd.isna(value["low"]) and not value["void"] for value in values)
                 for value in values:
-                    side, why = judge_value(value, measure, met, alone)
+                    side, why = judge_value(value, measure, bare < LEAST_TRAININGS or claim.kind == "figure")
                     known = {"claim": claim.id, "metric": measure.metric, "unit": measure.unit}
                     lines.append(known | value | {"criterion": measure.criterion, "side": side, "why": why})
     return pd.DataFrame(lines, columns=VALUES)
 
 
-def _by_level(measure: Measure, numbers: Mapping, target: float) -> list[list[dict]]:
-    """Return the values of a measure, those of one level together, the strongest first."""
-    found = [value for entry in measure.rows if (value := _value(entry, measure, numbers, target))]
+def _by_level(measure: Measure, numbers: Mapping, target: float, out: Mapping = {}) -> list[list[dict]]:
+    """Return the values of a measure, those of one level together, the strongest first. out: of `disqualified`."""
+    found = [value for entry in measure.rows if (value := _value(entry, measure, numbers, target, out))]
     return [_pool([value for value in found if value["level"] == level]) for level in LEVELS]
 
 
-def planted_met(measure: Measure, numbers: Mapping, target: float) -> set[str]:
-    """Return the runs whose value does not count, since a planted failure meets the criterion too.
+def disqualified(measure: Measure, numbers: Mapping, target: float) -> dict[str, str]:
+    """Return the rows whose value does not count for the sake of a planted failure, each with the reason.
 
     A failure of the deciding rows themselves disqualifies its own; one from elsewhere, or of a known value, all.
     """
-    if measure.planted.value is not None:
-        value = measure.planted.value - target
-        return set(measure.rows) if side(value, value, value, measure.criterion) == FOR else set()
-    failures = [value for values in _by_level(measure.failure(), numbers, target) for value in values]
-    met = {value["run"] for value in failures if side(*ends_of(value), measure.criterion) == FOR}
-    return set(measure.rows) if met and measure.planted.rows else met
+    planted = measure.planted
+    if planted.value is not None:
+        value = planted.value - target
+        return dict.fromkeys(measure.rows, MET) if side(value, value, value, measure.criterion) == FOR else {}
+    told = {}
+    for value in (value for values in _by_level(measure.failure(), numbers, target) for value in values):
+        found = UNRECORDED if pd.isna(value["value"]) else side(*ends_of(value), measure.criterion)
+        reason = {FOR: MET, OPEN: UNCLEAR if planted.clear else "", AGAINST: ""}.get(found, found)
+        told |= dict.fromkeys(value["run"].split("; "), reason)
+    if planted.rows:
+        reason = max(told.values(), key=bool, default=UNRECORDED)
+        told = dict.fromkeys(measure.rows, reason)
+    return {row: reason for row in measure.rows if (reason := told.get(row, UNRECORDED))}
 
 
 def marks_of(table: pd.DataFrame) -> list[str]:
@@ -81,20 +90,24 @@ def records_of(table: pd.DataFrame) -> dict[str, dict]:
     return dict(zip(names, table.assign(marks=marks_of(table)).to_dict("records"), strict=True))
 
 
-def _value(entry: str, measure: Measure, numbers: Mapping, target: float) -> dict | None:
-    """Return the value of BATCH/ROW, or of two of them, as it stands in the records; None where one is not there."""
+def _value(entry: str, measure: Measure, numbers: Mapping, target: float, out: Mapping) -> dict | None:
+    """Return the value of BATCH/ROW, or of two of them, as it stands in the records; None where one is not there.
+
+    `void` says why it cannot count, whatever it is.
+    """
     first, how, second = ENTRY.fullmatch(entry).groups()
     a, b = _number(first, measure.metric, numbers), _number(second, measure.against or measure.metric, numbers)
     if a is None or (second and b is None):
         return None
-    known = {"run": entry, "how": how or "", "marks": a["marks"], "level": a["level"]}
-    known["unlike"] = bool(second) and _images(a) != _images(b)
-    value, low, high = ends_of(a)
+    marks = "".join(sorted(set(a["marks"] + b["marks"]))) if second else a["marks"]
+    known = {"run": entry, "how": how or "", "marks": marks, "level": a["level"], "void": out.get(entry, "")}
+    if second and _images(a) != _images(b):
+        known["void"] = "the two were measured on other images"
+    value, low, high = minus(a, b) if how == "minus" else ends_of(a)
     if how == "over":
-        return known | {"value": value / b["value"], "low": nan, "high": nan}
-    if how == "minus":
-        value, low, high = minus(a, b)
-        known["marks"] = "".join(sorted(set(a["marks"] + b["marks"])))
+        value, low, high = value / b["value"] if min(value, b["value"]) > 0 else nan, nan, nan
+    if pd.isna(value):
+        known["void"] = "no number"
     return known | {"value": value - target, "low": low - target, "high": high - target}
 
 
@@ -125,25 +138,24 @@ def _interval(line: Mapping) -> tuple[float, float, float]:
 
 
 def _pool(values: list[dict]) -> list[dict]:
-    """Make one value of the comparisons without intervals: their mean over trainings, and its interval."""
-    bare = [value for value in values if value["how"] and pd.isna(value["low"])]
+    """Make one value of the comparisons without intervals that count: their mean over trainings, and its interval."""
+    bare = [value for value in values if value["how"] and pd.isna(value["low"]) and not value["void"]]
     if len(bare) < LEAST_TRAININGS:
         return values
     there, back = (log, exp) if bare[0]["how"] == "over" else (float, float)
     mean, low, high = map(back, interval_of_mean([there(value["value"]) for value in bare]))
-    pooled = bare[0] | {"run": "; ".join(value["run"] for value in bare), "value": mean, "low": low, "high": high}
+    runs, marks = "; ".join(value["run"] for value in bare), "".join(value["marks"] for value in bare)
+    pooled = bare[0] | {"run": runs, "marks": "".join(sorted(set(marks))), "value": mean, "low": low, "high": high}
     return [value for value in values if value not in bare] + [pooled]
 
 
-def judge_value(value: Mapping, measure: Measure, met: set[str], alone: bool) -> tuple[str, str]:
+def judge_value(value: Mapping, measure: Measure, alone: bool) -> tuple[str, str]:
     """Return on which side of the criterion a value lies, or "" and the reason why it does not count.
 
-    met: runs whose planted failure meets the criterion too. alone: no interval, and too few trainings beside it.
+    value: of `_by_level`. alone: too few trainings stand beside it to do without an interval.
     """
-    if met.intersection(value["run"].split("; ")):
-        return "", "a planted failure meets the criterion too"
-    if value["unlike"]:
-        return "", "the two were measured on other images"
+    if value["void"]:
+        return "", value["void"]
     if pd.isna(value["low"]) and (alone or value["how"]):
         return "", "no interval, or one of too few draws or trainings"
     found = side(value["value"], value["low"], value["high"], measure.criterion)

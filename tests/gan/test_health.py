@@ -146,6 +146,8 @@ def test_signs_of_failure():
     assert diagnostics.signs(log(D_unseen=once, **asked)) == []
     (sign,) = diagnostics.signs(log(D_unseen=0.49, **asked))
     assert "knows its images by heart" in sign
+    for fooled in (0.8, 0.9):  # D takes samples for real: whatever it says of held-out images, it tells nothing apart
+        assert diagnostics.signs(log(D_known=0.8, D_unseen=0.3, D_samples=fooled)) == []
 
 
 def test_rows_are_held_out_once_and_at_random():

@@ -441,6 +441,18 @@ def test_the_order_inside_a_minibatch_does_not_matter():
         torch.testing.assert_close(value, trainings[1].D.state_dict()[name], rtol=1e-3, atol=1e-4)
 
 
+def test_a_checkpoint_of_another_kind_of_device_is_refused_in_one_line(tmp_path):
+    """The state of a card's generator is sixteen bytes."""
+    fit(tmp_path)
+    path = checkpoints.find(tmp_path)[0]
+    tensors, _, record = weights.read_net(path)
+    training = fit(tmp_path)
+    extra = {k: v for k, v in tensors.items() if k[:2] not in ("G.", "D.")}
+    weights.save_net(path, training.G, training.D, record, extra | {"z_generator": torch.zeros(16, dtype=torch.uint8)})
+    with pytest.raises(ValueError, match="begun on another kind of device.*: go on there, or delete it"):
+        fit(tmp_path)
+
+
 def test_a_checkpoint_from_before_a_setting_was_there_is_resumed(tmp_path):
     """Its default is what the training had."""
     fit(tmp_path)

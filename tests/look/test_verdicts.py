@@ -137,6 +137,52 @@ def test_a_planted_failure_of_a_row_disqualifies_that_row_alone():
     assert judge(lines, measure("b/s", "b/t", planted=Planted("planted"))) == ("supported", "toy", ["", "for"])
 
 
+def test_ratios_whose_own_planted_failures_meet_the_criterion_do_not_count():
+    """Three ratios of 4 with failures of 4 beside them: pooled or not, each row's failure is its own."""
+    lines = [line(f"b/{name}{i}", value, metric=metric) for i in range(3) for metric in ("m", "planted")
+             for name, value in (("x", 4 + 0.1 * i), ("y", 1))]  # fmt: skip
+    ratios = measure(*(f"b/x{i} over b/y{i}" for i in range(3)), criterion="above 1", planted=Planted("planted"))
+    assert judge(lines, ratios) == ("not tested", "", [""] * 3)
+    below = [x | {"value": 0.1} if x["metric"] == "planted" and "x" in x["row"] else x for x in lines]
+    assert judge(below, ratios)[0] == "supported"
+
+
+def test_a_value_whose_planted_failure_was_not_recorded_does_not_count():
+    assert judge([line("b/s", 2, 1, 3)], measure("b/s", planted=Planted("planted"))) == ("not tested", "", [""])
+    elsewhere = measure("b/s", planted=Planted(rows=["b/none"]))
+    assert judge([line("b/s", 2, 1, 3)], elsewhere) == ("not tested", "", [""])
+
+
+def test_a_failure_that_must_be_clear_is_one_beyond_its_interval():
+    lines = [line("b/s", 2, 1, 3), line("b/s", -1, -2, 0.5, metric="planted")]
+    assert judge(lines, measure("b/s", planted=Planted("planted")))[0] == "supported"
+    assert judge(lines, measure("b/s", planted=Planted("planted", clear=True))) == ("not tested", "", [""])
+    lines[1]["high"] = -0.5
+    assert judge(lines, measure("b/s", planted=Planted("planted", clear=True)))[0] == "supported"
+
+
+def test_only_pairs_that_count_are_pooled_and_all_of_their_marks_are_told():
+    """Of four ratios one is of other images and one has no number; three trainings would be needed, two are left."""
+    lines = [line(f"b/x{i}", 2 + i) for i in range(5)] + [line(f"b/y{i}", 1) for i in range(5)]
+    ratios = measure(*(f"b/x{i} over b/y{i}" for i in range(5)), criterion="above 1")
+    claim = Claim("part", "a", "", "", "", "statement", "", measures=[ratios])
+    table = pd.DataFrame(lines).assign(code="")
+    table.loc[9, "code"] = "older"
+    (value,) = verdicts.measure_all({"a": claim}, table).itertuples()
+    assert value.marks == "†" and value.side == "for"
+    table.loc[5, "data"], table.loc[6, "value"], table.loc[7, "value"] = "svhn", 0, nan
+    values = verdicts.measure_all({"a": claim}, table)
+    assert sorted(values["why"]) == ["no interval, or one of too few draws or trainings"] * 2 + ["no number"] * 2 + [
+        "the two were measured on other images"
+    ]
+    assert not values["side"].any()
+
+
+def test_a_training_without_a_number_is_none():
+    lines = [line(f"b/s{i}", value) for i, value in enumerate((1, 2, nan))]
+    assert judge(lines, measure("b/s0", "b/s1", "b/s2")) == ("not tested", "", [""] * 3)
+
+
 def test_a_planted_failure_from_elsewhere_disqualifies_all():
     """The failure's seeds 3, 4 and 5 are above 0 beyond their scatter; 3, -4 and 5 are not."""
     lines = [line("b/s", 2, 1, 3), line("b/t", 2, 1, 3)] + [line(f"b/u{i}", i) for i in (3, 4, 5)]
