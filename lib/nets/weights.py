@@ -156,6 +156,14 @@ def take_all(G: Generator, D: Discriminator, net: str) -> None:
         load_weights(own, there.state_dict(), net)
 
 
+def minibatches_of(net: str) -> int:
+    """Return how many minibatches made a net, in all sittings that it went on from (`onward`); of none: 0."""
+    if not net:
+        return 0
+    record = load_net(net)[2]
+    return record["minibatches"] + minibatches_of(record["parameters"].get("onward", ""))
+
+
 def _differing(own: Discriminator, there: Discriminator, names: Iterable[str]) -> str:
     """Say in which of these fields of their descriptions two nets differ; empty: in none."""
     pairs = ((name, getattr(there.description, name), getattr(own.description, name)) for name in names)

@@ -196,6 +196,13 @@ def test_a_judge_of_pixels_goes_with_a_shipped_net(trained, tmp_path):
         torch.testing.assert_close(shipped(x), judge(x), atol=2e-2, rtol=0)
 
 
+def test_the_minibatches_of_all_sittings_count(tmp_path, pair):
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    weights.save_net(first, *pair, {"minibatches": 12, "parameters": {"onward": ""}})
+    weights.save_net(second, *pair, {"minibatches": 30, "parameters": {"onward": str(first)}})
+    assert [weights.minibatches_of(net) for net in ("", str(first), str(second))] == [0, 12, 42]
+
+
 def test_a_D_that_is_shipped_alone_says_so_to_whoever_asks_its_G(trained):
     G, D = trained()
     whole = weights.ship("01-abc", "mine").stat().st_size
