@@ -179,7 +179,7 @@ def test_every_step_of_the_ladder_compares_trainings_of_one_seed():
                 begun = weights.load_net(began)[2]["parameters"]
             if begun:  # the authors' own was not trained here
                 seeds.add(begun.get("seed", 0))
-        assert len(seeds) == 1, pair
+        assert len(seeds) <= 1, pair
 
 
 def test_a_side_of_a_step_is_a_probe_or_a_snapshot():
