@@ -44,8 +44,7 @@ def show_bars(frame: pd.DataFrame, columns: Sequence[str]) -> Figure:
     for label, hollow in zip(ax.get_yticklabels(), cited, strict=True):
         label.set_color("0.45" if hollow else "black")
     ax.grid(axis="x", color="0.9")
-    ax.set_axisbelow(True)
-    ax.set_xlabel("CIFAR-10, % correct (hollow: cited; filled: measured here)")
+    ax.set(axisbelow=True, xlabel="CIFAR-10, % correct (hollow: cited; filled: measured here)")
     ax.invert_yaxis()
     ax.legend(fontsize=8, loc="upper left")
     sns.despine(figure)
@@ -67,8 +66,6 @@ def show_values(frame: pd.DataFrame) -> Figure:
         for place, line in enumerate(group.itertuples()):
             reach = [[line.value - line.low], [line.high - line.value]]
             ax.errorbar([line.value], [place], xerr=reach, fmt="o", markersize=4, capsize=2, color=SIDES[line.side])
-        for bound in claims.bounds_of(group["criterion"].iloc[0]):
-            ax.axvline(bound, color="0.4", linewidth=1, linestyle="--")
         ax.set_yticks(range(len(group)), group["level"] + " · " + group["run"].map(_short), fontsize=7)
         ax.set_title(f"{unit} ({group['criterion'].iloc[0]})", fontsize=8, loc="left")
         if unit.startswith("times") and (group["low"] > 0).all():
@@ -77,6 +74,8 @@ def show_values(frame: pd.DataFrame) -> Figure:
             ax.xaxis.set_minor_formatter("")
         ax.tick_params(axis="x", labelsize=7)
         ax.set_ylim(len(group) - 0.4, -0.6)
+        bounds = claims.bounds_of(group["criterion"].iloc[0])
+        ax.vlines(bounds, *ax.get_ylim(), color="0.4", linewidth=1, linestyle="--")
     sns.despine(figure)
     plt.close(figure)
     return figure

@@ -26,7 +26,6 @@ LEAST_TRAININGS = 3  # of values without an interval
 LEAST_DRAWS = 5  # of an interval over draws of labels, unless two lines are compared draw by draw
 OLDER, LOSSY = "†", "‡"  # marks of a number: made by older code; measured on a lossy copy of CIFAR-10
 NOT_EXACT = "not the exact CIFAR-10"  # in a note of a run on such a copy, as `probe.splits` says it
-# why a value does not count
 MET, UNCLEAR = "a planted failure meets the criterion too", "its planted failure is not told from a success"
 UNRECORDED = "its planted failure was not recorded"
 VALUES = ["claim", "metric", "unit", "criterion", "level", "run", "value", "low", "high", "side", "why", "marks"]
@@ -71,8 +70,7 @@ def disqualified(measure: Measure, numbers: Mapping, target: float) -> dict[str,
         reason = {FOR: MET, OPEN: UNCLEAR if planted.clear else "", AGAINST: ""}.get(found, found)
         told |= dict.fromkeys(value["run"].split("; "), reason)
     if planted.rows:
-        reason = max(told.values(), key=bool, default=UNRECORDED)
-        told = dict.fromkeys(measure.rows, reason)
+        told = dict.fromkeys(measure.rows, max(told.values(), key=bool, default=UNRECORDED))
     return {row: reason for row in measure.rows if (reason := told.get(row, UNRECORDED))}
 
 
@@ -91,10 +89,7 @@ def records_of(table: pd.DataFrame) -> dict[str, dict]:
 
 
 def _value(entry: str, measure: Measure, numbers: Mapping, target: float, out: Mapping) -> dict | None:
-    """Return the value of BATCH/ROW, or of two of them, as it stands in the records; None where one is not there.
-
-    `void` says why it cannot count, whatever it is.
-    """
+    """Return the value of BATCH/ROW, or of two; `void` says why it cannot count. None where a record is not there."""
     first, how, second = ENTRY.fullmatch(entry).groups()
     a, b = _number(first, measure.metric, numbers), _number(second, measure.against or measure.metric, numbers)
     if a is None or (second and b is None):
@@ -150,10 +145,7 @@ def _pool(values: list[dict]) -> list[dict]:
 
 
 def judge_value(value: Mapping, measure: Measure, alone: bool) -> tuple[str, str]:
-    """Return on which side of the criterion a value lies, or "" and the reason why it does not count.
-
-    value: of `_by_level`. alone: too few trainings stand beside it to do without an interval.
-    """
+    """Return the side of the criterion that a value lies on, or "" and why it does not count. alone: of too few."""
     if value["void"]:
         return "", value["void"]
     if pd.isna(value["low"]) and (alone or value["how"]):
@@ -180,10 +172,8 @@ def side(value: float, low: float, high: float, criterion: str) -> str:
 
 def verdict_of(sides: list[str]) -> str:
     """Return the verdict of the values of one level by their sides; "" is one that does not count."""
-    counted = {side for side in sides if side}
-    if not counted:
-        return NOT_TESTED
-    return {frozenset({FOR}): SUPPORTED, frozenset({AGAINST}): CONTRADICTED}.get(frozenset(counted), MIXED)
+    alike = {frozenset(): NOT_TESTED, frozenset({FOR}): SUPPORTED, frozenset({AGAINST}): CONTRADICTED}
+    return alike.get(frozenset(filter(None, sides)), MIXED)
 
 
 def judge(claims: Mapping[str, Claim], values: pd.DataFrame) -> pd.DataFrame:
@@ -214,9 +204,7 @@ def tally(judged: pd.DataFrame) -> str:
     """Return how many claims have each verdict, and how many of these rest on toys alone, as a sentence."""
     counts = {verdict: (judged["verdict"] == verdict).sum() for verdict in VERDICTS}
     toys = judged.loc[judged["level"] == "toy", "verdict"].value_counts()
-    told = [
-        f"{n} {verdict}" + f" ({toys.get(verdict)} by toys alone)" * (verdict in toys) for verdict, n in counts.items()
-    ]
+    told = [f"{n} {name}" + f" ({toys.get(name)} by toys alone)" * (name in toys) for name, n in counts.items()]
     return f"Of {len(judged)} claims: {', '.join(told)}."
 
 
