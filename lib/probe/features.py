@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from torch import Tensor, nn
 
 from lib.nets.batchnorm import device_of, to_inputs
 from lib.nets.models import Description, require_fit
+from lib.study import chance
+from lib.study.chance import Interval
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -93,6 +96,89 @@ def extract_in_windows(
             pooled = [F.max_pool2d(h, window, stride).flatten(1) for h in hs]
         parts.append(torch.cat(pooled, 1).float().cpu())
     return torch.cat(parts)
+
+
+def roc_area(X: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return how well each feature alone tells each thing: the area under its ROC curve, 0.5 by chance.
+
+    (n, F), (n, A) bool -> (A, F), from ranks and for all pairs at once (Mann and Whitney). NaN for a thing that all
+    have, or none.
+    """
+    have = truth.sum(0)[:, None]
+    with np.errstate(invalid="ignore"):
+        return (truth.T @ stats.rankdata(X, axis=0) - have * (have + 1) / 2) / (have * (len(truth) - have))
+
+
+def best_alone(X: np.ndarray, truth: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find for each thing the feature that alone tells it best, as network dissection does (arXiv:1704.05796).
+
+    X: (N, P, F), the features at P places of each image; truth: (N, P, A) bool. One half of the images, drawn by lot,
+    chooses. Returns the features chosen (A,), and of the other half what these are, (n, P, A), and the truth. Raises
+    ValueError for a thing that is everywhere or nowhere in one of the halves.
+    """
+    rng = np.random.default_rng(chance.stream(seed, "halves"))
+    choose, test = np.array_split(rng.permutation(len(X)), 2)
+    for half in (choose, test):
+        if len(same := np.flatnonzero(np.ptp(truth[half].reshape(-1, truth.shape[-1]).astype(int), axis=0) == 0)):
+            raise ValueError(f"thing {same[0]} is everywhere or nowhere in {len(half)} of the images: give more")
+    areas_of = roc_area(X[choose].reshape(-1, X.shape[-1]), truth[choose].reshape(-1, truth.shape[-1]))
+    best = areas_of.argmax(1)
+    return best, X[test][..., best], truth[test]
+
+
+def best_filters(
+    nets: Sequence[nn.Module], x: Tensor, truth: np.ndarray, layer: int, grid: int, seed: int
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Ask one layer of several nets of a kind about the same images: what each one's `best_alone` filters say.
+
+    x: (N, nc, S, S); truth: (N, grid * grid, A) bool, of each place of a grid, 1 for the strongest response anywhere.
+    """
+    told = []
+    for D in nets:
+        h = extract(D, x, layers=[layer], grid=grid).view(len(x), -1, grid * grid).mT  # (N, places, maps)
+        told.append(best_alone(h.numpy(), truth, seed)[1:])
+    return [chosen for chosen, _ in told], told[0][1]
+
+
+def areas(chosen: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return the area under the ROC curve of each thing's own feature: two of (n, P, A) -> (A,)."""
+    return np.diagonal(roc_area(*(part.reshape(-1, part.shape[-1]) for part in (chosen, truth))))
+
+
+def lead(
+    ours: np.ndarray, others: Sequence[np.ndarray], truth: np.ndarray, seed: int, resamples: int = 100
+) -> Interval:
+    """Return by how much one net's chosen features lead those of L other nets, in the mean area under the ROC curve.
+
+    ours and each of the others: (n, P, A), of `best_alone`, on the same images. The interval is that of a lead over one
+    more such net on other such images, given the features chosen: Student's of L nets, the images' share by bootstrap.
+    """
+    rng = np.random.default_rng(chance.stream(seed, "resamples"))
+
+    def told(rows: np.ndarray) -> tuple[float, np.ndarray]:
+        mine, *theirs = (float(np.nanmean(areas(chosen[rows], truth[rows]))) for chosen in (ours, *others))
+        return mine - np.mean(theirs), np.array(theirs)
+
+    value, theirs = told(np.arange(len(truth)))
+    by_images = np.var([told(rows)[0] for rows in rng.integers(len(truth), size=(resamples, len(truth)))], ddof=1)
+    error = (theirs.var(ddof=1) * (1 + 1 / len(theirs)) + by_images) ** 0.5
+    reach = stats.t.ppf(0.975, len(theirs) - 1) * error
+    return Interval(float(value), float(value - reach), float(value + reach))
+
+
+def compare_alone(chosen: Sequence[np.ndarray], truth: np.ndarray, seed: int) -> dict[str, Interval]:
+    """Compare the filters of a trained D, the first, with those of three random ones or more (`best_filters`).
+
+    The mean area under the ROC curve of either, that of random ones with an interval over them; the trained one's lead,
+    and, which should be none, that of the first random one over the others.
+    """
+    trained, *random = (float(areas(each, truth).mean()) for each in chosen)
+    return {
+        "trained D": Interval(trained, np.nan, np.nan),
+        "a random D": chance.interval_of_mean(random),
+        "lead of the trained D": lead(chosen[0], chosen[1:], truth, seed),
+        "lead of a random D": lead(chosen[1], chosen[2:], truth, seed),
+    }
 
 
 def _blocks(pooled: Callable[[slice], Tensor], n: int, batch_size: int) -> Iterator[tuple[int, Tensor]]:

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
+from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from lib.nets.batchnorm import recalibrate_batchnorm, shuffled
 from lib.nets.description import ARCHITECTURES, describe
 from lib.nets.models import build
-from lib.probe.features import extract, extract_in_windows, feature_length
+from lib.probe.features import areas, best_alone, extract, extract_in_windows, feature_length, lead, roc_area
 
 
 class Doubling(nn.Module):
@@ -223,3 +225,66 @@ def test_the_order_is_a_random_one_of_all_rows_and_always_the_same():
     assert sorted(order) == list(range(1000))
     assert abs(np.corrcoef(order, np.arange(1000))[0, 1]) < 0.15
     assert (order == shuffled(1000)).all()
+
+
+def test_the_area_under_the_roc_curve_is_scikit_learns_ties_included():
+    rng = np.random.default_rng(0)
+    X, truth = rng.integers(0, 6, (60, 4)).astype(float), rng.random((60, 3)) < [0.5, 0.2, 0.8]
+    theirs = [[roc_auc_score(thing, feature) for feature in X.T] for thing in truth.T]
+    np.testing.assert_allclose(roc_area(X, truth), theirs, rtol=0, atol=1e-12)
+    assert np.isnan(roc_area(X, np.ones((60, 1), bool))).all()
+
+
+def told(n, rng, strength):
+    """Two things, each there in half of the places, and six features of which 4 and 1 speak for them."""
+    truth = rng.random((n, 3, 2)) < 0.5
+    X = rng.normal(size=(n, 3, 6))
+    X[..., [4, 1]] += strength * truth
+    return X, truth
+
+
+def test_each_thing_gets_its_feature_and_the_other_half_tests_it():
+    X, truth = told(300, np.random.default_rng(1), 3.0)
+    best, chosen, known = best_alone(X, truth, 0)
+    assert best.tolist() == [4, 1] and chosen.shape == known.shape == (150, 3, 2)
+    assert areas(chosen, known).min() > 0.95  # two normals three apart: 0.983
+    rows = [np.flatnonzero((X[..., best] == image).all((1, 2))).item() for image in chosen]
+    assert len(set(rows)) == 150 and (truth[rows] == known).all()
+
+
+def test_a_feature_chosen_from_noise_is_chance_on_the_other_half():
+    X, truth = told(400, np.random.default_rng(2), 0.0)
+    _, chosen, known = best_alone(np.repeat(X, 20, -1) + np.random.default_rng(3).normal(size=(400, 3, 120)), truth, 0)
+    np.testing.assert_allclose(areas(chosen, known), 0.5, atol=0.06)  # three standard errors
+
+
+def test_a_lead_errs_by_images_and_by_the_other_nets():
+    rng = np.random.default_rng(4)
+    truth = told(500, rng, 0)[1]
+    ours, *others = (
+        best_alone(rng.normal(size=(500, 3, 2)) + strength * truth, truth, 0)[1] for strength in (2, 1, 1, 0)
+    )
+    known = best_alone(np.zeros((500, 3, 2)), truth, 0)[2]
+    value, low, high = lead(ours, others, known, 0)
+    own, *theirs = (areas(chosen, known).mean() for chosen in (ours, *others))
+    assert value == pytest.approx(own - np.mean(theirs))
+    images = np.std([areas(ours[rows], known[rows]).mean() for rows in rng.integers(250, size=(200, 250))])
+    reach = stats.t.ppf(0.975, 2) * (np.var(theirs, ddof=1) * 4 / 3) ** 0.5  # of nets alone
+    assert high - value == pytest.approx(value - low)
+    assert reach < high - value < reach + 3 * stats.t.ppf(0.975, 2) * images
+
+
+def test_a_lead_over_nets_of_its_own_kind_is_none_in_nineteen_of_twenty():
+    rng = np.random.default_rng(5)
+    known, none = np.zeros((40, 1, 1), bool), []
+    known[:20] = True
+    for _ in range(100):
+        nets = [rng.normal(size=(40, 1, 1)) + rng.normal(0, 0.5) * known for _ in range(6)]
+        value, low, high = lead(nets[0], nets[1:], known, 0, resamples=20)
+        none.append(low < 0 < high)
+    assert sum(none) >= 90
+
+
+def test_a_thing_that_is_everywhere_cannot_choose():
+    with pytest.raises(ValueError, match="thing 1 is everywhere or nowhere in 5 of the images: give more"):
+        best_alone(np.arange(20.0).reshape(10, 1, 2), np.array([[[i % 2, 1]] for i in range(10)], bool), 0)
