@@ -91,12 +91,13 @@ def keep_all(given: argparse.Namespace) -> None:
     found = rows.load(given.what)
     batch.claim(found)  # another checkout may have claimed it since
     running = {name for name, row in found.rows.items() if row.is_running()}  # again, perhaps: half a notebook
-    waiting = [name for name in found.rows if name in running | found.waiting().keys()]
+    failed = {name for name, row in found.rows.items() if row.failure.exists()}  # again, beside its former numbers
+    waiting = [name for name in found.rows if name in running | failed | found.waiting().keys()]
     for row in found.rows.values():
         if row.name not in waiting:
             print(paths.short(pages.keep(row.run_id, found.name)))
     if waiting:
-        print(f"not finished, and not kept: {', '.join(waiting)}")
+        print(f"not finished, or failed when run again, and not kept: {', '.join(waiting)}")
 
 
 def report(given: argparse.Namespace) -> None:

@@ -193,7 +193,9 @@ def summarise(batch: Batch, wanted: Collection[str]) -> None:
     print(f"\n{batch.path.name}:")
     waiting = batch.waiting()
     for name, row in batch.rows.items():
-        if name not in waiting:
+        if name not in waiting and row.failure.exists():
+            print(f"  FAILED    {name:<20} {_stopped(row)}; see {short(row.executed)}; its former numbers stay")
+        elif name not in waiting:
             record = records.read_metrics(row.metrics)
             print(f"  finished  {name:<20} {record['seconds']:>7} s {record['peak_mb']:>6} MB  {short(row.executed)}")
         elif row.is_running():

@@ -82,7 +82,8 @@ def execute(plan: Path, name: str, tied: bool = False) -> None:
     with FileLock(row.lock), _watch():
         if row.finished(plan):  # by another batch, meanwhile
             return
-        row.ended.unlink(missing_ok=True)
+        for former in (row.ended, row.failure):
+            former.unlink(missing_ok=True)
         began = time.monotonic()
         say(f"{name} started")
         try:
@@ -191,5 +192,5 @@ if __name__ == "__main__":  # with the words of `places.command`: whoever plans 
     plan, name, *tied = sys.argv[1:]
     try:
         execute(Path(plan), name, bool(tied))
-    except (Failed, OSError, KeyboardInterrupt) as error:
+    except (Failed, OSError, ValueError, KeyboardInterrupt) as error:
         sys.exit(f"error: {_reason(error)}")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 from filelock import FileLock
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, YAMLError
 
 from lib.engine.execute import cores, environment
 from lib.engine.row import Row, is_held
@@ -108,7 +108,10 @@ class Cluster(Machine):
     @classmethod
     def read(cls, path: str | Path) -> "Cluster":
         """Read a profile. Raises ValueError where it is none."""
-        profile = YAML(typ="safe", pure=True).load(Path(path))
+        try:
+            profile = YAML(typ="safe", pure=True).load(Path(path))
+        except YAMLError as error:
+            raise ValueError(f"{path}: {getattr(error, 'problem', 'no YAML')}") from error
         known = {"jobs": int, "mem_mb": int, "runtime": int, "gpu": str, "sbatch": list}
         if not isinstance(profile, dict) or {key: type(value) for key, value in profile.items()} != known:
             raise ValueError(f"{path}: needs {', '.join(f'{key} ({kind.__name__})' for key, kind in known.items())}")
@@ -137,8 +140,11 @@ class Cluster(Machine):
         return ""
 
     def stop(self) -> None:
-        """Stop waiting; the jobs go on."""
+        """Stop waiting; the jobs go on, and none has failed."""
         super().stop()
+        for job in self.running.values():
+            job.process.wait()
+        self.running.clear()
         print("the jobs go on; the same command waits for them again, `scancel` ends them", flush=True)
 
     def _queued(self) -> set[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from lib.engine.row import Row
+from lib.engine.row import Row, is_held
 from lib.engine.rows import Batch
 from lib.study import paths, records, runs
 
@@ -85,17 +85,20 @@ def _prune() -> None:
 
 
 def find_orphans() -> dict[Path, int]:
-    """Return what no finished and no planned run uses: folder -> bytes.
+    """Return what no finished, planned or present run uses: folder -> bytes.
 
-    Trainings, which note in `used_by` the runs that train or read them, and the parts of runs whose kernel was killed.
+    Trainings, which note in `used_by` the runs that train or read them and hold a lock while they last, and the parts
+    of runs whose kernel was killed.
     """
     claims = [json.loads(path.read_text(encoding="utf-8")) for path in (paths.runs() / "claims").glob("*.json")]
     needed = {entry["run_id"] for claim in claims for entry in claim["rows"].values()}
     needed |= {path.parent.name for path in paths.runs().glob("*/metrics.json")}
+    needed |= {row.run_id for path in (paths.runs() / "plans").glob("*.json") for row in read(path)["rows"].values()}
     found = runs.left_behind()
     for folder in paths.runs().glob("training-*"):
-        users = folder / "used_by"
-        if not (users.exists() and needed & set(users.read_text(encoding="utf-8").split())):
+        users, lock = folder / "used_by", folder / "lock"
+        used = users.exists() and needed & set(users.read_text(encoding="utf-8").split())
+        if not used and not (lock.exists() and is_held(lock)):
             found.append(folder)
     return {path: sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) for path in sorted(found)}
 

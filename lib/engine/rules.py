@@ -19,7 +19,7 @@ LINES = (  # of notebook 05's table
 )  # fmt: skip
 AUGMENTATIONS = ("shift", "cutout", "colour")  # of notebook 01, as `gan.game` has them
 NET = {"architecture", "breaks", "size", "nc", "ngf", "ndf", "prior", "kernel"}  # of notebook 01
-IMAGES = {"data_set", "many_set", "control", "real", "02.others"}
+IMAGES = {"data_set", "many_set", "control", "real", "02.others", "06.boxed_set"}
 
 
 def check(notebook: str, given: Mapping, gpu: bool = False) -> None:
@@ -117,18 +117,19 @@ RULES = {
     "02.stops": at_least(2),
     "02.walks": at_least(2),
     "03.sums": at_least(2),
+    "04.randoms": at_least(3),
     **{f"{notebook}.draws": DRAWS for notebook in ("05", "06", "09", "10", "12")},
     **dict.fromkeys(("epochs", "hash_epochs", "box_epochs"), ABOVE_ZERO),
     **dict.fromkeys(("split", "train_split", "test_split", "many_split"), SPLIT),
     **dict.fromkeys(
         ("limit", "train_limit", "many_limit", "snapshots", "keep", "average", "seed", "weight_decay", "noise", "r1",
-         "shift", "skew", "planted", "boxed"),
+         "shift", "skew", "planted", "boxed", "counted"),
         at_least(0),
     ),
     **dict.fromkeys(
         ("size", "nc", "ngf", "ndf", "hidden", "per_class", "grid", "units", "surrogates", "views", "steps", "samples",
          "exemplars", "most", "stored", "compared", "labels", "draws_for_C", "searches", "part", "maps", "images",
-         "checked", "columns", "iterations", "kernel_images"),
+         "checked", "columns", "iterations", "kernel_images", "told", "fits", "pairs", "turns"),
         at_least(1),
     ),
 }  # fmt: skip

@@ -43,7 +43,7 @@ class Health:
         held_out = torch.ones(len(x), dtype=torch.bool)
         held_out[rows] = False
         self.real, self.known, self.unseen = (
-            data.to_float(x[some[:: max(1, len(some) // n)][:n]].to(device))
+            data.to_float(x[data.spread(some, n)].to(device))
             for some, n in ((rows, SEEN), (rows, ASKED), (held_out.nonzero()[:, 0], ASKED))
         )
 

@@ -27,7 +27,7 @@ from lib.images import data
 from lib.images.data import ImageSet
 from lib.nets import models, weights
 from lib.nets.models import Description
-from lib.study import identity, manifest, paths, syntax
+from lib.study import identity, paths, syntax
 
 GRIDS = 8  # times at which samples are taken
 CHECKS = 20  # times at which the nets' health is measured
@@ -55,7 +55,7 @@ def folder_of(
     does not count, so that a field may be added; versions that the code declares do.
     """
     chosen = None if rows is None else hashlib.sha256(rows.numpy()).hexdigest()
-    net = [content] if (content := manifest.of_net(settings.start or settings.onward)) else []  # not its name alone
+    net = [content] if (content := weights.content_of(settings.start or settings.onward)) else []  # not its name alone
     departs = [
         {field.name: value for field in fields(given) if (value := getattr(given, field.name)) != field.default}
         for given in (description, settings)

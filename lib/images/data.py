@@ -25,7 +25,7 @@ from torch import Tensor
 from lib.images import packing
 from lib.images.files import first_line
 from lib.images.labels import UNLABELLED, split_of
-from lib.study import chance
+from lib.study import chance, paths
 
 NORESERVE = 0x4000 if sys.platform == "linux" else 0  # MAP_NORESERVE, which Python 3.11 does not name
 IN_MEMORY = 2 * 2**30  # bytes; a larger selection stays on disk, memory-mapped
@@ -121,6 +121,11 @@ def hold_out(n: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
     return order[held:].sort().values, order[:held].sort().values
 
 
+def spread(rows: Tensor, most: int) -> Tensor:
+    """Return at most so many of the rows, evenly spaced (0: all)."""
+    return rows[torch.arange(most) * len(rows) // most] if 0 < most < len(rows) else rows
+
+
 def steps_of(epochs: float, n: int, batch_size: int) -> int:
     """Return the number of minibatches of a training on n images; an epoch's last, smaller one is left out."""
     return max(1, round(epochs * (n // batch_size)))
@@ -170,9 +175,12 @@ def load(name: str, size: int, split: str = "train", limit: int = 0, root: Path 
         if "attributes" in meta:
             table = pd.read_csv(folder / "attributes.csv", keep_default_na=False, na_values=[""])
             table = table.astype(meta["attributes"]).iloc[rows].reset_index(drop=True)
-        x = _take(folder, meta, rows, recorded)
+        packed = _map(folder / "x.npy")
+        if list(packed[1].shape) != meta["shape"]:
+            raise ValueError(f"x.npy is {packed[1].shape}, not {tuple(meta['shape'])}")
     except (OSError, ValueError, TypeError, EOFError) as error:
         raise packing.damaged(folder, first_line(error)) from error
+    x = _take(folder, *packed, rows, recorded)
     return ImageSet(name, torch.from_numpy(x), y[rows], tuple(meta["classes"]), table, tuple(meta["notes"]), recorded)
 
 
@@ -206,14 +214,12 @@ def _wanted(name: str, there: Collection[str], split: str) -> list[str]:
     return wanted
 
 
-def _take(folder: Path, meta: dict, rows: np.ndarray, checksum: str) -> np.ndarray:
+def _take(folder: Path, pages: mmap.mmap, x: np.ndarray, rows: np.ndarray, checksum: str) -> np.ndarray:
     """Return rows of the packed array: in memory, or where they are many memory-mapped, and then never a copy in it.
 
     Many rows that are no neighbours get a file of their own beside the array, made once.
+    OSError names it where it cannot be.
     """
-    pages, x = _map(folder / "x.npy")
-    if list(x.shape) != meta["shape"]:
-        raise ValueError(f"x.npy is {x.shape}, not {tuple(meta['shape'])}")
     in_memory = len(rows) * x[0].nbytes <= IN_MEMORY
     if np.all(np.diff(rows) == 1):
         x = x[rows[0] : rows[-1] + 1]
@@ -222,13 +228,13 @@ def _take(folder: Path, meta: dict, rows: np.ndarray, checksum: str) -> np.ndarr
         pages.madvise(mmap.MADV_RANDOM)  # or ten times as much is read around each
         return x[rows]
     path = folder / f"x-{checksum[:12]}.npy"
-    with FileLock(f"{folder}.lock"):
+    with paths.naming(path), FileLock(f"{folder}.lock"):
         if not path.exists():
             part = path.with_suffix(".unfinished")
-            joined = np.lib.format.open_memmap(part, "w+", np.uint8, (len(rows), *x.shape[1:]))
-            for start in range(0, len(rows), packing.BLOCK):
-                joined[start : start + packing.BLOCK] = x[rows[start : start + packing.BLOCK]]
-            joined.flush()
+            with part.open("wb") as file:  # written, not mapped: a page that a full disk cannot store would kill us
+                file.write(packing.header((len(rows), *x.shape[1:])))
+                for start in range(0, len(rows), packing.BLOCK):
+                    file.write(x[rows[start : start + packing.BLOCK]])
             part.rename(path)
     return _map(path)[1]
 

@@ -200,6 +200,11 @@ def join(tables: list[Table], names: Sequence[str], keys: Sequence[Key]) -> tupl
             if file in doubled:
                 raise ValueError(f"{where}: goes by file name, but {file} has a second image; name them by their path")
             used.add(file)
+            if file in images and (other := found[images[file]]):
+                image = names[images[file]]
+                raise ValueError(
+                    f"{where}: line {number} is about {image}, as is line {other[1]} of {other[0]}; keep one"
+                )
             if file in images:
                 found[images[file]] = (where, number, cells)
             else:

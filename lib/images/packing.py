@@ -200,16 +200,14 @@ def _arrange(folder: Path, order: np.ndarray, kinds: np.ndarray, bits: int, size
     """Turn what was decoded into x.npy, rows in order, one channel where all are grey. Returns it, memory-mapped."""
     n, deep = len(order), kinds == "deep grey"
     shape = (n, 3 if any("colour" in kind for kind in set(kinds.tolist())) else 1, size, size)
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
     if shape[1] == 3 and not deep.any() and np.array_equal(order, np.arange(n)):
         with (folder / "decoded").open("r+b") as file:
-            file.write(header.getvalue())
+            file.write(header(shape))
         (folder / "decoded").rename(folder / "x.npy")
     else:
         decoded = np.memmap(folder / "decoded", np.uint8, "r", HEADER, (n, 3, size, size))
         with (folder / "x.npy").open("wb") as file:
-            file.write(header.getvalue())
+            file.write(header(shape))
             for start in range(0, n, BLOCK):
                 rows = order[start : start + BLOCK]
                 block = decoded[rows]
@@ -221,6 +219,13 @@ def _arrange(folder: Path, order: np.ndarray, kinds: np.ndarray, bits: int, size
             os.fsync(file.fileno())
         (folder / "decoded").unlink()
     return np.load(folder / "x.npy", mmap_mode="r")
+
+
+def header(shape: tuple[int, ...]) -> bytes:
+    """Return how a .npy file of uint8 begins."""
+    begun = io.BytesIO()
+    np.lib.format.write_array_header_1_0(begun, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return begun.getvalue()
 
 
 def _look(x: np.ndarray) -> list[str]:

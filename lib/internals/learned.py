@@ -36,7 +36,7 @@ class Asked:
 
     def some(self, most: int = 0) -> ImageSet:
         """Return so many of the rows, evenly spaced since they are sorted by class (0: all of them)."""
-        rows = spread(self.rows, most)
+        rows = data.spread(self.rows, most)
         return self.whole if len(rows) == len(self.whole) else self.whole[rows]
 
     def real(self, most: int = 0) -> ImageSet:
@@ -44,7 +44,7 @@ class Asked:
         whole = self.whole
         if self.limit:
             whole = _fitting(data.load(whole.name, whole.x.shape[-1], self.split), whole.x.shape[1])
-        rows = spread(torch.arange(len(whole)), most)
+        rows = data.spread(torch.arange(len(whole)), most)
         return whole if len(rows) == len(whole) else whole[rows]
 
     def unseen(self, held_out: str, most: int = 0) -> Tensor:
@@ -60,12 +60,12 @@ class Asked:
         if held_out != "training":
             self._refuse_seen(held_out)
             others = _fitting(data.load(self.whole.name, self.whole.x.shape[-1], held_out), self.whole.x.shape[1])
-            return others.x[spread(torch.arange(len(others)), most)]
+            return others.x[data.spread(torch.arange(len(others)), most)]
         if self.learned:
             raise ValueError(f"held_out = training: the net learned {self.learned}: name a split instead")
         if not len(self.kept):
             raise ValueError("held_out = training: the net's training held no image out: name a split instead")
-        return self.whole.x[spread(self.kept, most)]
+        return self.whole.x[data.spread(self.kept, most)]
 
     def _refuse_seen(self, held_out: str) -> None:
         name, size = self.whole.name, self.whole.x.shape[-1]
@@ -91,13 +91,8 @@ class Asked:
         if int(end) >= len(whole):
             raise ValueError(f"held_out = {held_out}: there are {len(whole)} images in all; give fewer")
         others = torch.ones(len(whole), dtype=torch.bool)
-        others[spread(torch.arange(len(whole)), int(end))] = False  # evenly spaced rows of a limit lie in a multiple's
-        return whole.x[spread(others.nonzero()[:, 0], most)]
-
-
-def spread(rows: Tensor, most: int) -> Tensor:
-    """Return at most so many of the rows, evenly spaced (0: all)."""
-    return rows[torch.arange(most) * len(rows) // most] if 0 < most < len(rows) else rows
+        others[data.spread(torch.arange(len(whole)), int(end))] = False  # rows of a limit lie in a multiple's
+        return whole.x[data.spread(others.nonzero()[:, 0], most)]
 
 
 def find(

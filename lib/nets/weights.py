@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lib.nets import authors, models
 from lib.nets.models import Description, Discriminator, Generator
-from lib.study import paths
+from lib.study import manifest, paths
 from lib.study.paths import write_atomically
 
 RESTORE = "git checkout HEAD results/nets"  # of the nets that come with the study
@@ -168,6 +168,11 @@ def _differing(own: Discriminator, there: Discriminator, names: Iterable[str]) -
     """Say in which of these fields of their descriptions two nets differ; empty: in none."""
     pairs = ((name, getattr(there.description, name), getattr(own.description, name)) for name in names)
     return "; ".join(f"{name} = {a} there, {b} here" for name, a, b in pairs if a != b)
+
+
+def content_of(net: str) -> str:
+    """Return a digest of the file that a `net` means; empty for one of the authors', which stays as it is."""
+    return manifest.of_file(find_net(net)) if net.startswith("run:") else manifest.of_net(net)
 
 
 def find_net(net: str) -> Path:

@@ -23,7 +23,8 @@ def stream(seed: int, *purpose: str | int) -> int:
     purpose: words, and numbers such as an epoch's or a draw's; another purpose or another seed is another, independent
     stream (numpy's SeedSequence). Hand it to a generator of torch, NumPy or scikit-learn.
     """
-    words = [zlib.crc32(repr(part).encode()) for part in purpose]
+    parts = (part if isinstance(part, str) else int(part) for part in purpose)  # NumPy's numbers have another repr
+    words = [zlib.crc32(repr(part).encode()) for part in parts]
     return int(np.random.SeedSequence([seed, *words]).generate_state(1)[0])
 
 
@@ -48,8 +49,13 @@ def interval_of_mean(values: Sequence[float] | np.ndarray | Tensor) -> Interval:
 def interval_of_difference(
     a: Sequence[float] | np.ndarray | Tensor, b: Sequence[float] | np.ndarray | Tensor
 ) -> Interval:
-    """Return mean(a) - mean(b) of two independent samples (n,), (m,) with Welch's interval."""
+    """Return mean(a) - mean(b) of two independent samples (n,), (m,) with Welch's interval.
+
+    Raises ValueError where one has fewer than two.
+    """
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if min(len(a), len(b)) < 2:
+        raise ValueError(f"an interval needs two values at least of each, not {len(a)} and {len(b)}")
     low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
     return Interval(float(a.mean() - b.mean()), float(low), float(high))
 

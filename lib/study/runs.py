@@ -13,6 +13,7 @@ import json
 import math
 import os
 import platform
+import re
 import resource
 import shutil
 import sys
@@ -109,7 +110,8 @@ def start(notebook: str, namespace: Mapping) -> Run:
 
 def left_behind() -> list[Path]:
     """Return the parts of runs whose kernel was killed on this machine."""
-    parts = [path for kind in ("part", "hand") for path in paths.runs().glob(f"*/{kind}-{platform.node()}-*-*")]
+    own = re.compile(rf"(part|hand)-{re.escape(platform.node())}-\d+-[^-]*")  # no other machine's whose name begins so
+    parts = [path for path in paths.runs().glob("*/*-*-*-*") if own.fullmatch(path.name)]
     return [path for path in parts if not psutil.pid_exists(int(path.name.split("-")[-2]))]
 
 
@@ -137,7 +139,7 @@ def finish(run: Run) -> pd.DataFrame:
     record = run.about | {
         "device": device_name(run.parameters.get("device", "cpu")),
         "seconds": round(time.time() - run.began, 1),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10),
         "torch": version("torch"),
         "finished": records.now(),
         "metrics": run.metrics,

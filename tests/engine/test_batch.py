@@ -16,7 +16,7 @@ import pytest
 from filelock import FileLock
 from studies import HOSTILE, alive, executor_of, kernels_of, wait_for
 
-from lib.engine import batch, rows
+from lib.engine import batch, places, rows
 from lib.study import manifest, paths
 
 # --- what is refused before anything runs
@@ -421,6 +421,24 @@ def test_rows_go_through_slurm(study, cluster):
     assert "--gpus=1" not in asked["02_bad"]
     assert study.record("good")["parameters"]["text"] == HOSTILE
     assert not [*study.folder.rglob("stolen"), *paths.ROOT.glob("stolen")]
+
+
+def test_who_stops_waiting_for_a_job_does_not_say_that_it_failed(study, cluster):
+    path = study.write({"a": {"notebook": "02_bad", "parameters": {"how": "wait"}}})
+    process = study.start("run", path, "--slurm", PROFILE)
+    waits = next(wait_for(lambda: list(study.runs.glob("*/waits"))))
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "the jobs go on" in out and "running   a" in out
+    assert "FAILED" not in out and "error" not in err and not list(study.runs.glob("*/failed.txt"))
+    waits.unlink()
+    assert next(wait_for(lambda: list(study.runs.glob("*/metrics.json"))))
+
+
+def test_a_profile_that_is_no_yaml(tmp_path):
+    (tmp_path / "slurm.yaml").write_text("jobs: [1")
+    with pytest.raises(ValueError, match="slurm.yaml: expected"):
+        places.Cluster.read(tmp_path / "slurm.yaml")
 
 
 def test_a_job_outlives_the_process_that_waits_for_it(study, cluster):

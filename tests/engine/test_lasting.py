@@ -7,13 +7,16 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import ordeal
 import pytest
-from studies import BAD, wait_for, write_notebook
+from filelock import FileLock
+from studies import BAD, GOOD, wait_for, write_notebook
 
 from lib.engine import batch, places, plans, rows
+from lib.engine.row import Row
 from lib.gan import checkpoints
 from lib.study import paths
 
@@ -84,6 +87,13 @@ def test_a_finished_row_runs_again_where_that_is_asked_for(study):
     assert failed.returncode == 1
     assert "error: quick.yaml, row a: RuntimeError: worse" in failed.err
     assert record.read_bytes() == kept, "a record stays until another replaces it"
+    assert "FAILED    a " in failed.out and "its former numbers stay" in failed.out
+    told = study.call("keep", path).out
+    assert "not finished, or failed when run again, and not kept: a, b" in told
+
+    write_notebook(study.folder / "notebooks", "01_good", GOOD)
+    assert study.call("run", path, "--rerun", "a").returncode == 0
+    assert "FAILED    a " not in study.call("run", path, "--rows", "a").out
 
 
 def test_what_would_run_is_shown_and_nothing_is_made(here):
@@ -140,11 +150,17 @@ def test_trainings_that_no_run_uses(here, capsys):
     paths.write_atomically(finished / "metrics.json", b"{}")
     paths.write_atomically(planned, json.dumps({"rows": {"a": {"run_id": "01_good-planned"}}}).encode())
     needed = [training("1", "01_good-gone", "01_good-finished"), training("2", "01_good-planned")]
+    plan = {"code": "", "rows": {"a": asdict(Row("a", "01_good", {}, (), (), "01_good-written-down", {}))}}
+    paths.write_atomically(here.runs / "plans" / "0.json", json.dumps(plan).encode())
+    needed.append(training("5", "01_good-written-down"))
+    present = FileLock(training("6", "01_good-by-hand") / "lock")
+    present.acquire()
     orphan, unknown = training("3", "01_good-gone"), training("4")
     dead = subprocess.Popen(["true"])
     dead.wait()
     alive, killed = (finished / f"part-{platform.node()}-{pid}-a_b1" for pid in (os.getpid(), dead.pid))
-    for part in (alive, killed):
+    elsewhere = finished / f"part-{platform.node()}-1-{dead.pid}-a_b1"  # of a machine whose name goes on
+    for part in (alive, killed, elsewhere):
         part.mkdir()
     assert plans.find_orphans().keys() == {orphan, unknown, killed}
     plans.tell_orphans()
@@ -156,6 +172,8 @@ def test_trainings_that_no_run_uses(here, capsys):
     assert all(folder.exists() for folder in needed)
     assert alive.exists() and not any(folder.exists() for folder in (orphan, unknown, killed))
     assert plans.find_orphans() == {}
+    present.release()
+    assert [folder.name for folder in plans.find_orphans()] == ["training-6"]
 
 
 def test_a_training_notes_who_uses_it(tmp_path, monkeypatch):

@@ -76,6 +76,12 @@ TRAIN, PROBE, WALK, FORGETTING = "01_train_gan", "05_cifar10_probe", "02_walk_la
             "kernel = 4: a convolution of stride 1 needs an odd",
         ),
         (TRAIN, {"breaks": "pooling", "kernel": 4}, "kernel = 4: a convolution of stride 1 needs an odd kernel"),
+        ("04_guided_backprop", {"randoms": 2}, "randoms = 2: give 3 or more"),
+        ("04_guided_backprop", {"told": -1}, "told = -1: give 1 or more"),
+        ("03_vector_arithmetic", {"pairs": 0}, "pairs = 0: give 1 or more"),
+        (WALK, {"fits": -3}, "fits = -3: give 1 or more"),
+        (WALK, {"counted": -1}, "counted = -1: give 0 or more"),
+        (FORGETTING, {"boxed_set": "toy-romms"}, "unknown data set 'toy-romms'"),
         ("12_snapshots", {"claim": "paper.walk"}, "claim = 'paper.walk': not in data/published.csv"),
     ],
 )

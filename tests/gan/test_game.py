@@ -365,6 +365,16 @@ def test_what_a_training_begins_with_is_part_of_it(tmp_path, begins):
     assert len(folders) == len(names) == 2 and train.folder_of(NET, settings(), images) not in folders
 
 
+def test_a_training_that_begins_with_a_runs_net_is_another_where_that_run_made_another(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
+    images, folders = data.ImageSet("x", X, torch.zeros(len(X)), recorded="sum"), set()
+    for seed in (0, 1):
+        weights.save_net(tmp_path / "01_train_gan-a" / "net.safetensors", *models.from_description(NET, seed), {})
+        (tmp_path / "01_train_gan-a" / "metrics.json").touch()
+        folders.add(train.folder_of(NET, settings(onward="run:01_train_gan-a"), images))
+    assert len(folders) == 2
+
+
 def test_convolutions_of_another_shape_are_refused(tmp_path, started):
     narrow = models.describe("tutorial64", size=16, nc=1, ngf=8, ndf=4)
     with pytest.raises(ValueError, match="start = 'run:first': its convolutions do not fit .ndf = 8 there, 4 here."):

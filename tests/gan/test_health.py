@@ -104,6 +104,14 @@ def test_health_takes_training_images_from_the_rows_and_others_from_the_rest():
         assert "D_unseen" not in diagnostics.Health(x, torch.arange(rows), torch.device("cpu")).measure(G, D, z)
 
 
+def test_health_takes_images_from_the_first_class_to_the_last(monkeypatch):
+    monkeypatch.setattr(diagnostics, "ASKED", 4)
+    health = diagnostics.Health(
+        torch.arange(8, dtype=torch.uint8).view(8, 1, 1, 1), torch.arange(7), torch.device("cpu")
+    )
+    assert data.to_uint8(health.known).flatten().tolist() == [0, 1, 3, 5]
+
+
 def test_how_far_a_net_has_come():
     """Weights of 0.06 and -0.06 in turn spread three times as widely as the start's; a bias of -0.3 is one."""
     _, D = models.build("imagenet32", size=16, nc=2, ndf=8)

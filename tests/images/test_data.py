@@ -273,6 +273,16 @@ def test_many_rows_are_never_copied_into_memory(tmp_path, monkeypatch, split):
     assert not list((tmp_path / "study").rglob("*.unfinished"))
 
 
+def test_rows_that_cannot_be_written_are_no_damaged_set(tmp_path, monkeypatch):
+    write_tar(tmp_path / "a.tar", TREE)
+    load("tar:a.tar", 8, "all")
+    monkeypatch.setattr(data, "IN_MEMORY", 0)
+    monkeypatch.setattr(packing, "header", lambda shape: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match=r"cannot write .*x-\w+.npy: No space left on device; free space or choose"):
+        load("tar:a.tar", 8, "unlabelled+test")
+    assert packed_folder(tmp_path).exists()
+
+
 def test_a_packed_set_that_was_copied_is_read(tmp_path, monkeypatch):
     write_tar(tmp_path / "a.tar", TREE)
     before = load("tar:a.tar", 8)

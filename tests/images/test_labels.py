@@ -166,6 +166,11 @@ def test_tables_that_are_refused(content, message):
     assert "\n" not in str(caught.value)
 
 
+def test_an_image_has_one_row_whatever_it_is_called_by():
+    with pytest.raises(ValueError, match="line 4 is about cat/a.png, as is line 2 of a: attributes.csv; keep one"):
+        join("file,a\ncat/a.png,1\nb.png,1\na.png,2\n", "cat/a.png", "cat/b.png")
+
+
 def test_rows_without_an_image_are_counted():
     _, notes = join("file,a\n000.png,1\n001.png,1\n002.png,1\n003.png,1\n")
     assert notes == ["a: attributes.csv has 2 rows without an image (002.png)"]

@@ -39,6 +39,8 @@ def test_difference_written_out():
 def test_errors():
     with pytest.raises(ValueError, match="two values at least, not 1"):
         chance.interval_of_mean([1.0])
+    with pytest.raises(ValueError, match="two values at least of each, not 1 and 3"):
+        chance.interval_of_difference([1.0], [0.0, 0, 1])
     with pytest.raises(ValueError, match="one trial at least"):
         chance.interval_of_share([])
 
@@ -55,4 +57,5 @@ def test_streams_of_one_seed_and_of_neighbouring_seeds_share_nothing():
 
 def test_a_stream_is_the_same_on_every_machine():
     words = [zlib.crc32(b"'draw'"), zlib.crc32(b"3")]
+    assert chance.stream(7, "draw", 3) == chance.stream(7, "draw", np.int64(3))
     assert chance.stream(7, "draw", 3) == np.random.SeedSequence([7, *words]).generate_state(1)[0]
