@@ -132,6 +132,8 @@ def _check(claim: Claim, figures: pd.Index) -> None:
             raise ValueError(f"no row decides {measure.metric!r}")
         if wrong := [entry for entry in [*measure.rows, *measure.planted.rows] if not ENTRY.fullmatch(entry)]:
             raise ValueError(f"{wrong[0]!r} is no row: BATCH/ROW, or two of them with `minus` or `over` between")
+        if len({found[2] for entry in measure.rows if (found := ENTRY.fullmatch(entry))}) > 1:
+            raise ValueError(f"{measure.metric!r}: one measure has `minus` or `over` in all of its rows, or in none")
         if twice := [entry for entry in measure.rows if measure.rows.count(entry) > 1]:
             raise ValueError(f"{twice[0]} counts twice: one value per training")
 

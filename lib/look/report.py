@@ -227,12 +227,15 @@ TEN = [
 def tell(batch: str = "quick") -> None:
     """Print the ten numbers of a quick study beside those that git keeps, write the pages, and say where to look."""
     columns = ["row", "metric"]
-    here = tables.read(batch).drop_duplicates(columns).set_index(columns)["value"]
+    found = tables.read(batch)
+    found = found[found["run_id"].isin({record["run_id"] for record in tables.made_here()})]  # and no kept one for it
+    here = found.drop_duplicates(columns).set_index(columns)["value"]
     kept = tables.read(batch, kept_only=True).drop_duplicates(columns).set_index(columns)["value"]
     print(f"\n  {'ten numbers that matter':<52} {'here':>8} {'kept':>8}  should be")
     for row, metric, criterion, words in TEN:
         value = here.get((row, metric), nan)
-        met = "" if pd.isna(value) or verdicts.side(value, nan, nan, criterion) == verdicts.FOR else "  <- look there"
+        met = "" if verdicts.side(value, nan, nan, criterion) == verdicts.FOR else "  <- look there"
+        met = "  <- not run" if pd.isna(value) else met
         told = ["-" if pd.isna(number) else f"{number:.3g}" for number in (value, kept.get((row, metric), nan))]
         print(f"  {words:<52} {told[0]:>8} {told[1]:>8}  {criterion}{met}")
     print(f"\nLook at {paths.short(write())}: every claim with its verdict, and the executed notebooks.")

@@ -47,7 +47,7 @@ def claimed() -> dict[tuple[str, str], dict]:
 
 
 def read(batch: str = "", kept_only: bool = False) -> pd.DataFrame:
-    """Return the long table of all finished runs: those kept in git, and those made here, which replace them.
+    """Return the long table of all finished runs: those kept in git, and those made here, of two of a row the newer.
 
     batch: only this one's rows. kept_only: without those made here. One row per metric, columns COLUMNS; `code` is
     empty where today's code made the run, `accepted` where somebody has said that it stands, else `older`.

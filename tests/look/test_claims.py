@@ -79,6 +79,10 @@ def test_a_faulty_claim_is_refused_by_name(tmp_path, change, error):
         ({"rows": []}, "claim a: no row decides 'm'"),
         ({"rows": ["one"]}, "claim a: 'one' is no row"),
         ({"rows": ["b/one plus b/two"]}, "claim a: 'b/one plus b/two' is no row"),
+        (
+            {"rows": ["b/one over b/two", "b/three"]},
+            "claim a: 'm': one measure has `minus` or `over` in all of its rows",
+        ),
         ({"rows": ["b/one", "b/one"]}, "claim a: b/one counts twice: one value per training"),
         ({"planted": {}}, "claim a: no planted failure fails 'm'"),
         ({"planted": {"rows": ["one"]}}, "claim a: 'one' is no row"),

@@ -219,6 +219,15 @@ def test_a_number_that_is_not_as_it_should_be_is_pointed_at(site, monkeypatch, c
     assert "1.5" in met and "look there" not in met and missed.endswith("<- look there")
 
 
+def test_a_number_that_was_not_made_here_is_not_told_as_if_it_were(site, monkeypatch, capsys):
+    """Not even where git keeps it: a row of the quick study that failed has no number here."""
+    monkeypatch.setattr(report, "write", lambda: site / "index.html")
+    monkeypatch.setattr(tables, "made_here", lambda: iter(()))
+    report.tell("quick")
+    told = [line for line in capsys.readouterr().out.splitlines() if re.search("at least|at most|above", line)]
+    assert len(told) == 10 and all(re.search(r" - +\S+ .*<- not run$", line) for line in told)
+
+
 def test_the_ten_numbers_are_kept():
     kept = tables.read("quick", kept_only=True)
     assert {(row, metric) for row, metric, *_ in report.TEN} <= set(zip(kept["row"], kept["metric"], strict=True))
