@@ -171,8 +171,9 @@ def _differing(own: Discriminator, there: Discriminator, names: Iterable[str]) -
 
 
 def content_of(net: str) -> str:
-    """Return a digest of the file that a `net` means; empty for one of the authors', which stays as it is."""
-    return manifest.of_file(find_net(net)) if net.startswith("run:") else manifest.of_net(net)
+    """Return a digest of the file that a `net` means; empty where there is none, and for the authors', which stay."""
+    made = paths.runs() / net.removeprefix("run:") / "net.safetensors"
+    return manifest.of_file(made) if net.startswith("run:") and made.is_file() else manifest.of_net(net)
 
 
 def find_net(net: str) -> Path:

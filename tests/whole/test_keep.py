@@ -11,14 +11,16 @@ from lib.look import pages
 from lib.study import paths, records, tables
 
 
-def batch_of(running=""):
+def batch_of(running="", failed=""):
     """A batch of three rows, one of which is not finished."""
+    there = Path(__file__)
     rows = {
         name: SimpleNamespace(
-            name=name, run_id=f"id-{name}", level="toy", departs="", is_running=lambda name=name: name == running
+            name=name, run_id=f"id-{name}", level="toy", departs="", is_running=lambda name=name: name == running,
+            failure=there if name == failed else there / "nothing",
         )
         for name in ("done", "again", "new")
-    }
+    }  # fmt: skip
     path = Path("/here/batches/own.yaml")
     return SimpleNamespace(name="own", path=path, rows=rows, waiting=lambda: {"new": rows["new"]})
 
@@ -35,18 +37,18 @@ def test_a_batch_is_kept_as_the_file_at_hand_means_it(monkeypatch, tmp_path, cap
     assert meant == ["id-done"] * 2
 
 
-@pytest.mark.parametrize("running", ["", "again"])
-def test_a_row_that_runs_again_is_not_kept(monkeypatch, capsys, running):
+@pytest.mark.parametrize(("running", "failed"), [("", ""), ("again", ""), ("", "again")])
+def test_a_row_that_runs_again_or_failed_then_is_not_kept(monkeypatch, capsys, running, failed):
     """Its record is the old one, and its notebook half of the new one."""
     kept = []
-    found = batch_of(running)
+    found = batch_of(running, failed)
     monkeypatch.setattr(words.rows, "load", lambda _: found)
     monkeypatch.setattr(tables, "claim", lambda *_: None)
     monkeypatch.setattr(pages, "keep", lambda run, batch: Path(kept.append((run, batch)) or "folder"))
     words.keep_all(SimpleNamespace(what="own.yaml"))
-    assert kept == [(f"id-{name}", "own") for name in ("done", "again") if name != running]
-    told = "again, new" if running else "new"
-    assert f"not finished, and not kept: {told}\n" in capsys.readouterr().out
+    assert kept == [(f"id-{name}", "own") for name in ("done", "again") if name not in (running, failed)]
+    told = "again, new" if running or failed else "new"
+    assert f"not finished, or failed when run again, and not kept: {told}\n" in capsys.readouterr().out
 
 
 def test_kept_records_name_commits_of_this_history():
