@@ -70,15 +70,13 @@ table: setup ## rebuild results/table.csv from the runs
 
 keep: setup ## keep the finished rows of BATCH in git, records and executed notebooks, or one RUN=..., and write README anew
 	@$(BIN)/python -m lib keep $(or $(RUN),$(BATCH))
-	@$(BIN)/python -c "from lib.look import numbers; numbers.write()"
+	@$(BIN)/python -m lib readme
 
 ship: setup ## make a run's net one of those that come with the study: make ship RUN=01_train_gan-0123456789 NAME=imagenet32 PROBE=cifar10, ALONE=1 for its D alone
-	@$(BIN)/python -c "from lib.nets import weights; from lib.probe import protocol; \
-	    more = {'D_alone': bool('$(ALONE)')}; \
-	    print(protocol.ship('$(RUN)', '$(NAME)', '$(PROBE)', **more) if '$(PROBE)' else weights.ship('$(RUN)', '$(NAME)', **more))"
+	@$(BIN)/python -m lib ship "$(RUN)" "$(NAME)" $(if $(PROBE),--probe $(PROBE)) $(if $(ALONE),--alone)
 
 readme: setup ## write README.md's tables and figure and results/NUMBERS.md from the records
-	@$(BIN)/python -c "from lib.look import numbers; numbers.write()"
+	@$(BIN)/python -m lib readme
 
 nbdime: setup ## let git compare and merge this clone's notebooks cell by cell
 	@git config diff.jupyternotebook.command "$(abspath $(BIN))/git-nbdiffdriver diff"

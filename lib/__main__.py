@@ -44,6 +44,10 @@ def parse(words: list[str]) -> argparse.Namespace:
     add("keep", keep_all, "copy records and executed notebooks to where git keeps them: a run's or a batch's", "what")
     word = add("accept", accept, "say that rows' numbers stand for today's code too", "batch")
     word.add_argument("rows", nargs="+", metavar="ROW")
+    word = add("ship", ship, "make a run's net one of those that come with the study", "run", "name")
+    word.add_argument("--probe", default="", metavar="SET", help="note what its D's features are worth on this set")
+    word.add_argument("--alone", action="store_true", help="D without its G")
+    add("readme", readme, "write README's tables and figure and results/NUMBERS.md from the records")
     add("table", lambda _: print(paths.short(tables.write(kept_only=True))), "rebuild the table of what git keeps")
     word = add("report", report, "write the study as pages: what git keeps, and what was run here")
     word.add_argument("batch", nargs="?", default="", help="only this one's runs")
@@ -64,7 +68,8 @@ def run(given: argparse.Namespace) -> int:
     found = rows.load(given.batch)
     if given.dry_run:
         return batch.plan(found, given.rows, given.rerun)
-    place = places.Cluster.read(given.slurm) if given.slurm else places.Machine(given.jobs)
+    place = places.Cluster.read(given.slurm) if given.slurm else places.Machine()
+    place.at_once = given.jobs or place.at_once
     code = batch.run(found, place, given.rows, given.rerun)
     if found.name == "quick":  # the study on data that comes with it
         from lib.look import report
@@ -75,9 +80,14 @@ def run(given: argparse.Namespace) -> int:
 
 def accept(given: argparse.Namespace) -> None:
     """Note in finished rows' records that their numbers stand for today's code too."""
+    from lib.look import pages
+
     found = rows.load(given.batch)
     for row in batch.find(found, *given.rows):
-        changed = batch.few(records.accept(row.folder))
+        folder = row.folder if row.finished() else pages.folder_of(found.name, row.name)
+        if not (folder / "metrics.json").exists():
+            raise ValueError(f"{row.name} is not finished, and not kept: make batch runs it")
+        changed = batch.few(records.accept(folder))
         print(f"{row.name}: {f'accepted for today, though {changed} differ' if changed else 'nothing differs'}")
 
 
@@ -92,12 +102,32 @@ def keep_all(given: argparse.Namespace) -> None:
     batch.claim(found)  # another checkout may have claimed it since
     running = {name for name, row in found.rows.items() if row.is_running()}  # again, perhaps: half a notebook
     failed = {name for name, row in found.rows.items() if row.failure.exists()}  # again, beside its former numbers
-    waiting = [name for name in found.rows if name in running | failed | found.waiting().keys()]
+    waiting = running | failed | found.waiting().keys()
     for row in found.rows.values():
         if row.name not in waiting:
             print(paths.short(pages.keep(row.run_id, found.name)))
     if waiting:
-        print(f"not finished, or failed when run again, and not kept: {', '.join(waiting)}")
+        left = ", ".join(name for name in found.rows if name in waiting)
+        print(f"not finished, or failed when run again, and not kept: {left}")
+
+
+def ship(given: argparse.Namespace) -> None:
+    """Ship a run's net."""
+    from lib.nets import weights
+    from lib.probe import protocol
+
+    if given.probe:
+        path = protocol.ship(given.run, given.name, given.probe, D_alone=given.alone)
+    else:
+        path = weights.ship(given.run, given.name, D_alone=given.alone)
+    print(paths.short(path))
+
+
+def readme(_: argparse.Namespace) -> None:
+    """Write README's parts anew."""
+    from lib.look import numbers
+
+    numbers.write()
 
 
 def report(given: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from lib.engine import plans
-from lib.engine.execute import say
+from lib.engine.execute import interruptions, say
 from lib.engine.places import Machine
 from lib.engine.row import Row
 from lib.engine.rows import Batch
@@ -34,6 +34,7 @@ def run(batch: Batch, place: Machine, only: Sequence[str] = (), rerun: Sequence[
     """
     wanted, waiting = choose(batch, only, rerun)
     print(f"{batch.path.name}: {len(waiting)} of {len(wanted)} rows to run", flush=True)
+    tell_left(batch, waiting)
     place.prepare(waiting.values())
     claim(batch)
     failed = work_through(waiting, plans.write(batch, waiting), place) if waiting else set()
@@ -56,6 +57,7 @@ def plan(batch: Batch, only: Sequence[str] = (), rerun: Sequence[str] = ()) -> i
     """Print which rows would run, and why."""
     wanted, waiting = choose(batch, only, rerun)
     print(f"{batch.path.name}: {len(waiting)} of {len(wanted)} rows to run")
+    tell_left(batch, waiting)
     for name, row in waiting.items():
         print(f"  {name:<20} {'asked for' if row.finished() else why(batch, row)}")
     for name in sorted(wanted - waiting.keys()):
@@ -63,6 +65,13 @@ def plan(batch: Batch, only: Sequence[str] = (), rerun: Sequence[str] = ()) -> i
         if found := records.differs(record):
             print(f"  {name:<20} finished; code differs since {record['commit']}: {few(found)}")
     return 0
+
+
+def tell_left(batch: Batch, waiting: Mapping[str, Row]) -> None:
+    """Say which finished rows took what is run again now, and are not."""
+    needs, again = {name: row.needs for name, row in batch.rows.items()}, {n for n, row in waiting.items() if row.rerun}
+    if left := [name for name in needs if name not in waiting and again & upstream(needs, name)]:
+        print(f"{', '.join(left)} took what is run again, and keep their numbers: name them with --rerun, too")
 
 
 def few(names: Sequence[str], most: int = 6) -> str:
@@ -145,7 +154,7 @@ def _begin(row: Row, plan: Path, place: Machine) -> str:
 
 def _note_failure(row: Row, code: int) -> None:
     """Say of a row whose process could not do so itself why it ended."""
-    if not row.failure.exists():
+    if not row.failure.exists() and not row.is_running():  # by another call, which tells its own end
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         reason = f"its process {how}" + (", perhaps for want of memory" if code == -signal.SIGKILL else "")
         print(f"error: row {row.name}: {reason}", file=sys.stderr, flush=True)
@@ -155,10 +164,9 @@ def _note_failure(row: Row, code: int) -> None:
 
 @contextmanager
 def _deferred_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT in a list, by which a batch ends what it began before it ends itself."""
+    """Collect what interrupts a batch in a list, by which a batch ends what it began before it ends itself."""
     caught = []
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    former = {number: signal.signal(number, lambda number, _: caught.append(number)) for number in numbers}
+    former = {n: signal.signal(n, lambda number, _: caught.append(number)) for n in interruptions()}
     try:
         yield caught
     finally:

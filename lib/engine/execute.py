@@ -70,7 +70,7 @@ def execute(plan: Path, name: str, tied: bool = False) -> None:
 
     Raises Failed, which names the cause and the notebook that shows it.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in interruptions():
         signal.signal(number, _interrupt)
     if tied:
         threading.Thread(target=_end_with_input, daemon=True).start()
@@ -92,6 +92,7 @@ def execute(plan: Path, name: str, tied: bool = False) -> None:
             if not row.ended.exists():
                 raise Failed("ended without metrics.json: no cell reached runs.finish")
             row.ended.replace(row.metrics)
+            row.failure.unlink(missing_ok=True)
         except BaseException as error:
             reason = _reason(error)
             with suppress(OSError):
@@ -148,7 +149,7 @@ def _watch() -> subprocess.Popen:
 
 def _interrupt(number: int, _: object) -> None:
     """End the kernel, which first saves a training (`checkpoints.deferred_signals`), and with it the row."""
-    for other in (signal.SIGTERM, signal.SIGINT):
+    for other in interruptions():
         signal.signal(other, signal.SIG_IGN)  # the kernel is being shut down
     kernels = [process for process in psutil.Process().children(recursive=True) if _is_kernel(process)]
     for kernel in kernels:
@@ -176,6 +177,12 @@ def _reason(error: BaseException) -> str:
         return f"interrupted {text}".strip()
     text = (text.strip().splitlines() or [""])[0]
     return text if isinstance(error, Failed) else f"{name}: {text}"
+
+
+def interruptions() -> list[signal.Signals]:
+    """Return the signals that end a run: a terminal's that is closed too, unless nohup has it ignored."""
+    hung_up = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []
+    return [signal.SIGTERM, signal.SIGINT, *(n for n in hung_up if signal.getsignal(n) != signal.SIG_IGN)]
 
 
 def say(text: str) -> None:

@@ -24,6 +24,7 @@ from ruamel.yaml import YAML, YAMLError
 
 from lib.engine.execute import cores, environment
 from lib.engine.row import Row, is_held
+from lib.study.identity import find_precision
 
 
 @dataclass
@@ -57,6 +58,8 @@ class Machine:
         if wanting and not self.cards:
             names = ", ".join(row.name for row in wanting)
             print(f"no NVIDIA card is seen here: what asks for one computes without, on the CPU: {names}", flush=True)
+            if "bfloat16" in {row.precision for row in wanting} and find_precision("auto", on_gpu=False) == "float32":
+                print("in bfloat16, which is slow on this CPU: give them precision: float32", flush=True)
 
     def has_room(self, row: Row) -> bool:
         """Tell whether cores and memory are left for a row; one that asks for more than there is runs alone."""

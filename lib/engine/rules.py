@@ -118,18 +118,19 @@ RULES = {
     "02.walks": at_least(2),
     "03.sums": at_least(2),
     "04.randoms": at_least(3),
+    "10.draws_for_C": DRAWS,
     **{f"{notebook}.draws": DRAWS for notebook in ("05", "06", "09", "10", "12")},
     **dict.fromkeys(("epochs", "hash_epochs", "box_epochs"), ABOVE_ZERO),
     **dict.fromkeys(("split", "train_split", "test_split", "many_split"), SPLIT),
     **dict.fromkeys(
         ("limit", "train_limit", "many_limit", "snapshots", "keep", "average", "seed", "weight_decay", "noise", "r1",
-         "shift", "skew", "planted", "boxed", "counted"),
+         "shift", "skew", "boxed", "counted"),
         at_least(0),
     ),
     **dict.fromkeys(
         ("size", "nc", "ngf", "ndf", "hidden", "per_class", "grid", "units", "surrogates", "views", "steps", "samples",
          "exemplars", "most", "stored", "compared", "labels", "draws_for_C", "searches", "part", "maps", "images",
-         "checked", "columns", "iterations", "kernel_images", "told", "fits", "pairs", "turns"),
+         "checked", "columns", "iterations", "kernel_images", "told", "fits", "pairs", "turns", "planted"),
         at_least(1),
     ),
 }  # fmt: skip

@@ -9,6 +9,7 @@ import math
 
 import pandas as pd
 import torch
+from scipy.stats import entropy
 from torch import Tensor, nn
 
 from lib.images import data
@@ -106,17 +107,19 @@ def spreads(D: Discriminator) -> pd.DataFrame:
     return pd.DataFrame.from_dict(found, orient="index").rename_axis("layer")
 
 
-def signs(log: pd.DataFrame) -> list[str]:
+def signs(log: pd.DataFrame, real_label: float = 1.0) -> list[str]:
     """Return what a training's log shows of failure, in words; an empty list where it shows nothing.
 
     The first tenth is not judged, and variety after it not before it was there once more, unless it never comes: G
-    begins with noise or grey images, and passes through alike ones on its way to others.
+    begins with noise or grey images, and passes through alike ones on its way to others. real_label: where D shall
+    answer less than 1, its loss is judged by how far it lies above the least that there is.
     """
     log = log[log["step"] > LONG * log["step"].max()]
     loss, varied, dead_G, dead_D = (log[name].dropna() for name in ("loss_D", "variety", "dead_G", "dead_D"))
+    loss = loss - entropy([real_label, 1 - real_label])
     risen = (varied.cummax() >= LEAST_VARIETY) | (varied.index == varied.index.max())
     conditions = {
-        f"D's loss is below {NEAR_ZERO}: D has won, and G learns nothing more": (
+        f"D's loss is within {NEAR_ZERO} of the least: D has won, and G learns nothing more": (
             loss.rolling(max(1, round(LONG * len(loss)))).max() < NEAR_ZERO
         ),
         f"G's samples vary less than {LEAST_VARIETY} of what real images do: it collapsed": (

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.images.data import UNLABELLED, ImageSet
@@ -27,7 +28,10 @@ SAMPLES = (1_000, 50_000)  # drawn of each snapshot: as many as images are held 
 
 
 class Extractor(nn.Module):
-    """Images (N, nc, size, size) in [0, 1] -> features (N, F): a classifier's last maps, averaged over positions."""
+    """Images (N, nc, size, size) in [0, 1] -> features (N, F): a classifier's last maps, averaged over positions.
+
+    Images of another size than those that it learned from are brought to that size.
+    """
 
     measure = "Fréchet distance"
 
@@ -37,6 +41,8 @@ class Extractor(nn.Module):
         self.num_features = self.body.layers[-1][0].out_channels
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != (size := self.body.description.size):
+            x = F.interpolate(x, size, mode="bilinear", antialias=True)
         x = (x * 2 - 1).contiguous(memory_format=torch.channels_last)
         return self.body.activations(x)[-1].mean((2, 3))  # (N, F)
 

@@ -133,7 +133,7 @@ def plan(total: int, snapshots: int) -> dict[str, set[int]]:
         "log": both_turns | checks,
         "sample": {round(total * (i / (GRIDS - 1)) ** 2) for i in range(GRIDS)},  # early changes are the largest
         "check": checks,
-        "snapshot": {round(total * (i + 1) / snapshots) for i in range(snapshots)},
+        "snapshot": {round(total * (i + 1) / snapshots) for i in range(snapshots)} - {0},
     }
 
 

@@ -94,8 +94,10 @@ def arithmetic(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 def sums(values: Tensor, picked: Sequence[Sequence[Tensor]], n: int) -> Tensor:
     """Return the sum of n exemplars of each concept, over z or over pixels: (N, ...) -> (sums, ...).
 
-    picked: of each sum the rows of its three concepts' exemplars, n of each at least.
+    picked: of each sum the rows of its three concepts' exemplars. Raises ValueError for fewer than n of one.
     """
+    if (least := min(len(rows) for concepts in picked for rows in concepts)) < n:
+        raise ValueError(f"means of {n} exemplars, and {least} were drawn of a concept: raise most, or lower exemplars")
     return torch.stack([arithmetic(*(values[rows[:n]] for rows in concepts)) for concepts in picked])
 
 
@@ -113,7 +115,7 @@ def board(G: Generator, y: Tensor, generator: torch.Generator) -> Tensor:
 def controls(z: Tensor, picked: Sequence[Sequence[Tensor]], n: int, generator: torch.Generator) -> dict[str, Tensor]:
     """Return what sums of n exemplars have to beat: three of (sums, nz).
 
-    picked: of each sum the rows of z that show its three concepts, 2 n of each at least. The third mean plus a random
+    picked: of each sum the rows of z that show its three concepts, n of each at least. The third mean plus a random
     direction as long as the difference of the first two; and plus that of their exemplars, shuffled. Wrong signs, as
     report 002 has them: the first mean plus the second, which is to show the third.
     """

@@ -12,6 +12,7 @@ from torch import Tensor
 from lib.images import data
 from lib.images.data import ImageSet
 from lib.internals import attributes, latent
+from lib.nets import weights
 from lib.nets.models import Generator
 
 SAMPLES = "samples"  # in the place of a set's name: what G draws
@@ -53,7 +54,8 @@ class Asked:
         held_out: another split of the set; `training`: those that the net's training held out for choosing a snapshot;
         or `beyond L`: those of its split that a limit of L images leaves out, the same for all nets whose own limit
         divides L. most: at most so many of them (0: all). Raises ValueError for images that the net learned or is asked
-        about, for `training` where it learned others or held none out, and for an L whose images it may not all know.
+        about, for `training` where it learned others or is not known to have held any out, and for an L whose images it
+        may not all know.
         """
         if held_out.startswith(BEYOND):
             return self._beyond(held_out, most)
@@ -64,7 +66,7 @@ class Asked:
         if self.learned:
             raise ValueError(f"held_out = training: the net learned {self.learned}: name a split instead")
         if not len(self.kept):
-            raise ValueError("held_out = training: the net's training held no image out: name a split instead")
+            raise ValueError("held_out = training: the net is not known to have held images out: name a split")
         return self.whole.x[data.spread(self.kept, most)]
 
     def _refuse_seen(self, held_out: str) -> None:
@@ -120,7 +122,10 @@ def find(
         whole = _fitting(data.load(data_set, size, split), nc)
         return Asked(whole, torch.arange(len(whole)), torch.arange(0), split, learned, own=known)
     whole = _fitting(data.load(data_set, size, split, own.get("limit", 0)), nc)
-    rows, kept = data.hold_out(len(whole), own.get("held_out", 0.0), own.get("seed", 0))
+    try:
+        rows, kept = data.hold_out(len(whole), own.get("held_out", 0.0), weights.hold_out_seed(own))
+    except ValueError:  # the net that it went on from is not here, nor what that one held out
+        rows, kept = torch.arange(len(whole)), torch.arange(0)
     return Asked(whole, rows, kept, split, "", own.get("limit", 0), known)
 
 

@@ -32,13 +32,15 @@ def nearest(
     shift: int = 0,
     to: Callable[[Tensor], Tensor] = Tensor.float,
     rows: Tensor | None = None,
+    mirrored: bool = False,
     device: str | torch.device = "cpu",
 ) -> tuple[Tensor, Tensor]:
     """Return each query's distance to its nearest training row, and which that is: (Q, ...), (N, ...) -> (Q,), (Q,).
 
     Euclidean over all of a row's values; images are uint8, or float in [-1, 1]. shift: also try images (Q, C, H, W)
     moved by up to so many pixels each way, their edges repeated. to: compare in these features, (n, ...) -> (n, F).
-    rows: of the training images, look at these alone. Training rows are gathered, and their features taken, part by
+    rows: of the training images, look at these alone. mirrored: also try images as in a mirror, where that is how the
+    net saw half of them. Training rows are gathered, and their features taken, part by
     part on the device, so that its memory does not grow with the set.
     """
     rows = torch.arange(len(training)) if rows is None else rows
@@ -48,6 +50,8 @@ def nearest(
         padded = F.pad(queries, (shift,) * 4, mode="replicate")
         side, steps = queries.shape[-1], range(2 * shift + 1)
         moved = [padded[:, :, i : i + side, j : j + side] for i in steps for j in steps]
+    if mirrored:
+        moved += [x.flip(-1) for x in moved]
     moved = [to(x).to(device).flatten(1) for x in moved]
     distances, found = torch.full((len(queries),), torch.inf), torch.zeros(len(queries), dtype=torch.long)
     for part in rows.split(PART):

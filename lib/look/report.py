@@ -128,8 +128,7 @@ def _write_notebooks(site: Path, ran: Mapping[str, list[Ran]], known: Mapping[st
 
 def describe(claim: Claim, values: pd.DataFrame, line: object) -> dict:
     """Return what a card or a page shows of a claim. line: a row of `verdicts.judge`."""
-    own = values[(values["claim"] == claim.id) & (values["level"] == line.level) & (values["side"] != "")]
-    own = own[own["unit"] == own["unit"].iloc[0]][:MOST] if len(own) else own
+    told = verdicts.told_of(values, claim.id, line.level)[:MOST] if line.level else ()
     others = [f"{numbers.TITLES[level]}: {getattr(line, level)}" for level in tables.LEVELS]
     return {
         "id": claim.id, "part": claim.part, "words": claim.words, "where": f"{claim.source}, {claim.section}",
@@ -137,8 +136,8 @@ def describe(claim: Claim, values: pd.DataFrame, line: object) -> dict:
         "number": verdicts.number_of(values, claim.id, line.level) if line.level else "",
         "reason": "" if line.level else f"{line.why.rstrip('.')}.",
         "picture": claim.picture, "shows": f"Pictures: {claim.words}",
-        "others": "; ".join(told for told in others if verdicts.NOT_TESTED not in told),
-        "thumb": Markup(pages.to_svg(own, claim.words, width=80)) if len(own) else "",
+        "others": "; ".join(other for other in others if verdicts.NOT_TESTED not in other),
+        "thumb": Markup(pages.to_svg(told, claim.words, width=80)) if len(told) else "",
     }  # fmt: skip
 
 

@@ -208,18 +208,21 @@ def tally(judged: pd.DataFrame) -> str:
     return f"Of {len(judged)} claims: {', '.join(told)}."
 
 
-def number_of(values: pd.DataFrame, claim: str, level: str) -> str:
-    """Return the number of a claim that is told: that of the first measure against it, else open, else of the first."""
+def told_of(values: pd.DataFrame, claim: str, level: str) -> pd.DataFrame:
+    """Return the values of a claim's measure that is told: the first one against it, else open, else the first."""
     own = values[(values["claim"] == claim) & (values["level"] == level) & (values["side"] != "")]
     told = own.iloc[own["side"].map([AGAINST, OPEN, FOR].index).argmin()]
-    first = own[(own["metric"] == told["metric"]) & (own["unit"] == told["unit"])]
-    marks, unit = "".join(sorted(set("".join(first["marks"])))), told["unit"]
-    if len(first) == 1:
-        (line,) = first.itertuples()
-        return f"{number(line.value, line.low, line.high)}{marks} {unit}"
-    spread = first["value"]
-    reach = f"{_short(spread.min())} to {_short(spread.max())}, {len(spread)} runs"
-    return f"{_short(spread.mean())} ({reach}){marks} {unit}"
+    return own[(own["metric"] == told["metric"]) & (own["unit"] == told["unit"])]
+
+
+def number_of(values: pd.DataFrame, claim: str, level: str) -> str:
+    """Return the number of a claim that is told, in its unit, with its interval or its range over trainings."""
+    told = told_of(values, claim, level)
+    what = "".join(sorted(set("".join(told["marks"])))) + f" {told['unit'].iloc[0]}"
+    if len(told) == 1:
+        return number(*ends_of(told.iloc[0])) + what
+    mean, least, most = map(_short, (told["value"].mean(), told["value"].min(), told["value"].max()))
+    return f"{mean} ({least} to {most}, {len(told)} runs){what}"
 
 
 def number(value: float, low: float = nan, high: float = nan) -> str:

@@ -44,7 +44,8 @@ def recalibrate_batchnorm(
         sums[norm][1] += norm.running_var.cpu().double() * (n - 1) / n
 
     hooks = [m.register_forward_hook(add) for m in norms]
-    forward = getattr(net, "activations", net)  # D's head has no batch norm, and a truncated D no head
+    in_head = any(m in norms for m in getattr(net, "hidden", nn.Identity()).modules())
+    forward = net if in_head else getattr(net, "activations", net)  # the authors' D of four layers has no head
     starts, order = range(0, max(len(x) - batch_size, 0) + 1, batch_size)[:MOST], shuffled(len(x))
     try:
         for m in norms:

@@ -64,7 +64,7 @@ def fit(
     """Train an AttributeNet on uint8 images x (N, nc, S, S) and their truth (N, A), from 0 to 1.
 
     A truth between 0 and 1 is a quantity, such as an angle put into that range: cross-entropy is least at its mean.
-    The rows that it shall be tested on are held out at random (`data.hold_out`): sets are sorted by class.
+    Whoever tests it holds rows out at random before: sets are sorted by class.
     """
     net = AttributeNet(names, x.shape[-1], x.shape[1], ndf, seed)
     target = torch.as_tensor(np.asarray(truth), dtype=torch.float32)

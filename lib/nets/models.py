@@ -1,7 +1,7 @@
 """The paper's generators and discriminators, as a `description` has them.
 
 What differs from the authors' code: PyTorch's convolution is a cross-correlation (`authors` flips their kernels);
-batch norm keeps running averages beside the batch statistics that the authors always use (`features` re-estimates
+batch norm keeps running averages beside the batch statistics that the authors always use (`batchnorm` re-estimates
 them); its eps is PyTorch's 1e-5, not 1e-8, unless `bn_eps` says so; D ends in a logit, not in a probability, so that
 the loss can be computed without overflow.
 """

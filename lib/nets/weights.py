@@ -8,7 +8,7 @@ another name and renamed when it is whole, and a checksum over all of it tells w
 import copy
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -162,6 +162,18 @@ def minibatches_of(net: str) -> int:
         return 0
     record = load_net(net)[2]
     return record["minibatches"] + minibatches_of(record["parameters"].get("onward", ""))
+
+
+def hold_out_seed(parameters: Mapping) -> int:
+    """Return the seed by which a training holds images out: of the sittings on the same images the first one's.
+
+    Any other would hold out images that the sittings before have learned. parameters: of notebook 01. Raises ValueError
+    where a net that it went on from is not here.
+    """
+    former = load_net(parameters["onward"])[2]["parameters"] if parameters.get("onward") else None
+    if former is None or any(former.get(of) != parameters.get(of) for of in ("data_set", "split", "limit")):
+        return parameters.get("seed", 0)
+    return hold_out_seed(former)
 
 
 def _differing(own: Discriminator, there: Discriminator, names: Iterable[str]) -> str:

@@ -170,8 +170,10 @@ def compare_alone(chosen: Sequence[np.ndarray], truth: np.ndarray, seed: int) ->
     """Compare the filters of a trained D, the first, with those of three random ones or more (`best_filters`).
 
     The mean area under the ROC curve of either, that of random ones with an interval over them; the trained one's lead,
-    and, which should be none, that of the first random one over the others.
+    and, which should be none, that of the first random one over the others. Raises ValueError for fewer random ones.
     """
+    if len(chosen) < 4:
+        raise ValueError(f"{len(chosen) - 1} random nets: three at least tell how far random nets lie apart")
     trained, *random = (float(areas(each, truth).mean()) for each in chosen)
     return {
         "trained D": Interval(trained, np.nan, np.nan),

@@ -82,13 +82,18 @@ def check_lines(lines: str, known: Sequence[str]) -> list[str]:
     return chosen
 
 
-def check_Cs(least: float, most: float, development: int) -> list[float]:
-    """Return the values of `CS` from least to most. Raises ValueError for none, and where no images choose of many."""
+def check_Cs(least: float, most: float, development: int, test: str = "") -> list[float]:
+    """Return the values of `CS` from least to most.
+
+    test: the split to be tested on. Raises ValueError for none, and where no images choose of many, or those that test.
+    """
     Cs = [C for C in CS if least <= C <= most]
     if not Cs:
         raise ValueError(f"no C from {least:g} to {most:g}: there are {', '.join(f'{C:g}' for C in CS)}")
     if len(Cs) > 1 and not development:
         raise ValueError(f"{len(Cs)} values of C and no images to choose by: give development a number, or one C")
+    if len(Cs) > 1 and test == splits.DEVELOPMENT:
+        raise ValueError(f"test_split = {test}: these images choose of {len(Cs)} values of C: give one, or test others")
     return Cs
 
 

@@ -10,6 +10,7 @@ import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -293,7 +294,7 @@ def test_a_row_that_ends_well_leaves_nothing_behind(study):
     assert process.err == ""
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
 def test_an_interrupted_batch_lets_a_training_save(study, number):
     path = study.write({"a": {"notebook": "02_bad", "parameters": {"how": "train"}}})
     process = study.start("run", path)
@@ -324,6 +325,43 @@ def test_a_row_that_runs_in_another_call_is_no_failure(here, capsys):
         assert told() == (["runs now, in another call"], ["running"])
     assert told() == (["not finished last time: interrupted"], ["FAILED"])
     assert not loaded.rows["b"].folder.exists()
+
+
+def test_who_fails_to_wait_does_not_say_that_a_running_row_failed(here, capsys):
+    row = rows.load(here.write({"a": {"notebook": "01_good"}})).rows["a"]
+    row.folder.mkdir(parents=True)
+    with FileLock(row.lock):
+        batch._note_failure(row, 1)
+    assert not row.failure.exists() and capsys.readouterr().err == ""
+    batch._note_failure(row, 1)
+    assert row.failure.read_text() == "its process ended with exit code 1"
+
+
+def test_what_somebody_ran_by_hand_finishes_no_row(here):
+    """It has no executed notebook, which a reader of the row is sent to."""
+    row = rows.load(here.write({"a": {"notebook": "01_good"}})).rows["a"]
+    row.folder.mkdir(parents=True)
+    needed = dict.fromkeys(("notebook", "batch", "row", "departs", "parameters", "finished", "metrics"), "")
+    row.metrics.write_text(json.dumps(needed | {"run_id": row.run_id}))
+    assert not row.finished()
+    row.executed.touch()
+    assert row.finished()
+
+
+def test_rows_that_took_what_is_run_again_are_named(here, capsys):
+    of_a = {"notebook": "01_good", "parameters": {"text": "of a"}, "after": ["a"]}
+    last = of_a | {"parameters": {"text": "last"}, "after": ["of-a"]}
+    loaded = rows.load(
+        here.write({"a": {"notebook": "01_good"}, "of-a": of_a, "last": last, "b": {"notebook": "02_bad"}})
+    )
+    again = {"a": replace(loaded.rows["a"], rerun=True)}
+    batch.tell_left(loaded, again)
+    assert capsys.readouterr().out == (
+        "of-a, last took what is run again, and keep their numbers: name them with --rerun, too\n"
+    )
+    batch.tell_left(loaded, again | {name: loaded.rows[name] for name in ("of-a", "last")})
+    batch.tell_left(loaded, {"a": loaded.rows["a"]})
+    assert capsys.readouterr().out == ""
 
 
 def test_kernels_killed_at_random(study):

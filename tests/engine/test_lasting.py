@@ -116,6 +116,7 @@ def test_what_would_run_is_shown_and_nothing_is_made(here):
         (["run", "quick.yaml", "--jobs", "0"], "'0': give a number of at least 1"),
         (["fly"], "invalid choice: 'fly'"),
         (["run", "quick.yaml", "--rerun", "c"], "has no row 'c': it has a"),
+        (["ship", "01_good-0123456789", "mine"], "run:01_good-0123456789: no finished run at"),
         (["run", "quick.yaml", "--slurm", "quick.yaml"], "quick.yaml: needs jobs (int), mem_mb (int)"),
     ],
 )
@@ -217,6 +218,8 @@ def test_rows_side_by_side_are_as_many_as_was_said(here, monkeypatch):
     monkeypatch.setattr(batch, "run", lambda found, place, *_: place.at_once)
     path = here.write({"a": {"notebook": "01_good"}})
     assert [here.say("run", path, *words).returncode for words in ([], ["--jobs", "3"])] == [0, 3]
+    slurm = ["--slurm", paths.ROOT / "profiles" / "slurm.yaml"]
+    assert [here.say("run", path, *slurm, *words).returncode for words in ([], ["--jobs", "3"])] == [50, 3]
 
 
 SHOWS = """
@@ -313,6 +316,7 @@ def test_results_in_a_relative_folder_on_a_machine_without_git(study):
 
 def test_a_finished_row_of_other_code_is_told_and_may_be_accepted(here):
     path = here.write({"a": {"notebook": "01_good"}})
+    assert here.say("accept", path, "a").err == "error: a is not finished, and not kept: make batch runs it\n"
     assert here.call("run", path).returncode == 0
     assert here.say("plan", path).out == "quick.yaml: 0 of 1 rows to run\n"
     notebook = here.folder / "notebooks" / "01_good.ipynb"

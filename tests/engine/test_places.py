@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 
 import psutil
 import pytest
 
 from lib.engine import places
 from lib.engine.row import Row
-from lib.study import paths
+from lib.study import identity, paths
 
 # Holds a lease until its input ends; says which card it has, or that it waits.
 HOLDER = """
@@ -141,6 +142,12 @@ def test_what_has_no_card_is_told_or_refused(box, monkeypatch, capsys):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     machine.prepare([row("a"), row("b", gpu=1), row("c", gpu=1)])
     told = "no NVIDIA card is seen here: what asks for one computes without, on the CPU: b, c\n"
+    assert capsys.readouterr().out == told
+    monkeypatch.setattr(identity, "_cpu_has_bfloat16", lambda: False)
+    machine.prepare([replace(row("b", gpu=1), precision="bfloat16"), row("c", gpu=1)])
+    assert capsys.readouterr().out == told + "in bfloat16, which is slow on this CPU: give them precision: float32\n"
+    monkeypatch.setattr(identity, "_cpu_has_bfloat16", lambda: True)
+    machine.prepare([replace(row("b", gpu=1), precision="bfloat16"), row("c", gpu=1)])
     assert capsys.readouterr().out == told
     with pytest.raises(ValueError, match="row b: device = 'cuda', and no card is seen here"):
         machine.prepare([row("b", gpu=1, device="cuda")])

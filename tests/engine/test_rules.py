@@ -79,6 +79,8 @@ TRAIN, PROBE, WALK, FORGETTING = "01_train_gan", "05_cifar10_probe", "02_walk_la
         ("04_guided_backprop", {"randoms": 2}, "randoms = 2: give 3 or more"),
         ("04_guided_backprop", {"told": -1}, "told = -1: give 1 or more"),
         ("03_vector_arithmetic", {"pairs": 0}, "pairs = 0: give 1 or more"),
+        ("07_memorisation", {"planted": 0}, "planted = 0: give 1 or more"),
+        ("10_svhn_protocol", {"draws_for_C": 1}, "draws_for_C = 1: give 2 or more"),
         (WALK, {"fits": -3}, "fits = -3: give 1 or more"),
         (WALK, {"counted": -1}, "counted = -1: give 0 or more"),
         (FORGETTING, {"boxed_set": "toy-romms"}, "unknown data set 'toy-romms'"),

@@ -137,7 +137,9 @@ def test_signs_of_failure():
     assert diagnostics.signs(log()) == []
     won = np.where(np.arange(100) < 60, 1.2, 0.01)
     (sign,) = diagnostics.signs(log(loss_D=won))
-    assert sign.startswith("D's loss is below 0.05") and sign.endswith("(minibatches 69 to 100)")
+    assert sign.startswith("D's loss is within 0.05 of the least") and sign.endswith("(minibatches 69 to 100)")
+    (sign,) = diagnostics.signs(log(loss_D=won + 0.3251), real_label=0.9)  # -0.9 ln 0.9 - 0.1 ln 0.1
+    assert sign.startswith("D's loss") and not diagnostics.signs(log(loss_D=won + 0.4), real_label=0.9)
     spikes = np.where(np.arange(100) % 5, 0.01, 1.2)  # near zero, but never for long
     assert diagnostics.signs(log(loss_D=spikes)) == []
     early = np.where(np.arange(100) < 40, 0.0, 0.9)  # G begins with grey images

@@ -118,6 +118,8 @@ def test_sums_are_taken_over_the_first_exemplars_of_each_concept():
     picked = [[torch.tensor([0, 1, 7]), torch.tensor([2, 3, 7]), torch.tensor([4, 6, 7])]] * 2
     assert latent.sums(values, picked, 2).tolist() == [[0.5 - 6.5 + 26.0]] * 2
     assert latent.sums(values, picked[:1], 1).tolist() == [[0.0 - 4 + 16]]
+    with pytest.raises(ValueError, match="means of 4 exemplars, and 3 were drawn of a concept: raise most"):
+        latent.sums(values, picked, 4)
 
 
 def test_controls_are_as_long_as_the_sum_and_do_not_know_the_concept():

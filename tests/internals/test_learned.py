@@ -35,6 +35,16 @@ def test_a_net_is_asked_about_what_it_learned(G, whole):
     assert len(fewer.some()) == 90 and len(fewer.unseen("training")) == 10, "of the images that it was given, no others"
 
 
+def test_what_a_net_held_out_in_its_first_sitting(G, whole, tmp_path):
+    first = tmp_path / "first.safetensors"
+    weights.save_net(first, G, models.build("tutorial64", size=16, nc=1, ngf=4, ndf=4)[1], record(onward=""))
+    asked = learned.find(G, record(seed=8, onward=str(first)))
+    assert torch.equal(asked.unseen("training"), whole.x[data.hold_out(len(whole), 0.1, 3)[1]])
+    first.unlink()
+    with pytest.raises(ValueError, match="not known to have held images out: name a split"):
+        learned.find(G, record(seed=8, onward=str(first))).unseen("training")
+
+
 def test_what_a_limit_leaves_out_no_net_of_a_limit_that_divides_it_has_seen(G, whole):
     """1,297 digits, 400 and 100 of them evenly spaced: the rows written out as `data.load` takes them."""
     four = {i * 1297 // 400 for i in range(400)}
@@ -124,7 +134,7 @@ def test_some_are_evenly_spaced_and_all_are_no_copy(G, whole):
     ("changes", "held_out", "said"),
     [
         ({"split": "all"}, "training", "the net learned digits, all: name a split instead"),
-        ({"held_out": 0.0}, "training", "held no image out"),
+        ({"held_out": 0.0}, "training", "not known to have held images out"),
         ({}, "train", "held_out = train: the net learned images of train: name another split, or training"),
         ({}, "Training", "the net learned images of train: name another"),
         ({}, "all", "the net learned images of train: name another"),

@@ -41,6 +41,21 @@ def test_a_moved_image_is_found_by_a_shift():
     assert (distance.item(), row.item()) == (0, 1)
 
 
+def test_a_copy_in_a_mirror_is_found_in_a_mirror(faces):
+    copies, others = faces[:40].flip(3), faces[40:]
+    assert (memorisation.nearest(copies, faces, rows=torch.arange(40))[0] > 0).all()
+    distances, rows = memorisation.nearest(copies, faces, mirrored=True)
+    assert torch.equal(rows, torch.arange(40)) and (distances < 0.05).all(), "but for cdist's rounding"
+    straight = memorisation.nearest(others[:20], faces[:200], mirrored=True)[0]
+    either = [memorisation.nearest(x, faces[:200])[0] for x in (others[:20], others[:20].flip(3))]
+    torch.testing.assert_close(straight, torch.minimum(*either), atol=0.02, rtol=0)
+    square = torch.zeros(1, 1, 8, 8)
+    square[0, 0, 3:5, 1:3] = 1
+    moved = torch.zeros(1, 1, 8, 8)
+    moved[0, 0, 3:5, 4:6] = 1
+    assert memorisation.nearest(moved, square, shift=1, mirrored=True)[0].item() == 0, "moved, and in a mirror"
+
+
 def test_ratio_of_medians():
     generator = torch.Generator().manual_seed(0)
     a, b = 2 + torch.rand(400, generator=generator), 4 + 2 * torch.rand(400, generator=generator)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from lib.nets import models
 from lib.nets.batchnorm import recalibrate_batchnorm, to_inputs
 
 BLACK_THEN_WHITE = torch.cat([torch.zeros(640, 1, 4, 4), torch.full((640, 1, 4, 4), 255)]).to(torch.uint8)
@@ -50,6 +51,18 @@ def test_statistics_of_bfloat16_are_those_of_bfloat16():
     rounded = conv.bfloat16()(x.bfloat16()).float()
     torch.testing.assert_close(nets[1][1].running_mean, rounded.mean((0, 2, 3)), rtol=0, atol=1e-4)
     assert not torch.equal(nets[0][1].running_mean, nets[1][1].running_mean)
+
+
+def test_statistics_of_a_hidden_layer_above_the_convolutions():
+    """One of the guidelines' departures: batch norm in D's head, which the activations alone never reach."""
+    _, D = models.build("tutorial64", breaks="hidden", size=16, nc=1, ngf=4, ndf=4, seed=0)
+    x = torch.rand(64, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        normalised = D.train()(x)
+        recalibrate_batchnorm(D, x, batch_size=64)
+        torch.testing.assert_close(D(x), normalised, atol=0.05, rtol=0)
+    (norm,) = (m for m in D.hidden if isinstance(m, nn.BatchNorm1d))
+    assert (norm.running_var > 0).all()
 
 
 def test_inputs_are_scaled_once():

@@ -203,6 +203,19 @@ def test_the_minibatches_of_all_sittings_count(tmp_path, pair):
     assert [weights.minibatches_of(net) for net in ("", str(first), str(second))] == [0, 12, 42]
 
 
+def test_later_sittings_hold_out_what_the_first_one_did(tmp_path, pair):
+    """Or they would call images unseen that a sitting before has learned; of other images, by their own seed."""
+    first, second, other = (tmp_path / f"{name}.safetensors" for name in ("first", "second", "other"))
+    common = {"data_set": "digits", "split": "train", "limit": 0}
+    weights.save_net(first, *pair, {"parameters": common | {"seed": 3, "onward": ""}})
+    weights.save_net(second, *pair, {"parameters": common | {"seed": 4, "onward": str(first)}})
+    weights.save_net(other, *pair, {"parameters": common | {"limit": 50, "seed": 6, "onward": str(first)}})
+    onward = {net: common | {"seed": 5, "onward": str(net)} for net in (first, second, other)}
+    assert [weights.hold_out_seed(parameters) for parameters in onward.values()] == [3, 3, 5]
+    assert weights.hold_out_seed(common | {"seed": 7}) == 7
+    assert weights.hold_out_seed({}) == 0, "of a record that says nothing"
+
+
 def test_a_D_that_is_shipped_alone_says_so_to_whoever_asks_its_G(trained):
     G, D = trained()
     whole = weights.ship("01-abc", "mine").stat().st_size

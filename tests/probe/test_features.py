@@ -10,7 +10,16 @@ from torch import nn
 from lib.nets.batchnorm import recalibrate_batchnorm, shuffled
 from lib.nets.description import ARCHITECTURES, describe
 from lib.nets.models import build
-from lib.probe.features import areas, best_alone, extract, extract_in_windows, feature_length, lead, roc_area
+from lib.probe.features import (
+    areas,
+    best_alone,
+    compare_alone,
+    extract,
+    extract_in_windows,
+    feature_length,
+    lead,
+    roc_area,
+)
 
 
 class Doubling(nn.Module):
@@ -283,6 +292,13 @@ def test_a_lead_over_nets_of_its_own_kind_is_none_in_nineteen_of_twenty():
         value, low, high = lead(nets[0], nets[1:], known, 0, resamples=20)
         none.append(low < 0 < high)
     assert sum(none) >= 90
+
+
+def test_two_random_nets_do_not_tell_how_far_random_nets_lie_apart():
+    known = np.zeros((4, 1, 1), bool)
+    known[:2] = True
+    with pytest.raises(ValueError, match="2 random nets: three at least"):
+        compare_alone([np.zeros((4, 1, 1))] * 3, known, 0)
 
 
 def test_a_thing_that_is_everywhere_cannot_choose():

@@ -429,6 +429,10 @@ def test_one_C_serves_all_draws_the_best_on_the_images_set_apart():
         (lambda y: protocol.check_lines("", ["k-means"]), "no ''; choose all"),
         (lambda y: protocol.check_Cs(2.0, 5.0, 10), "no C from 2 to 5: there are 1e-05, 2e-05"),
         (lambda y: protocol.check_Cs(1e-4, 2e-4, 0), "2 values of C and no images to choose by: give development"),
+        (
+            lambda y: protocol.check_Cs(1e-4, 2e-4, 9, "development"),
+            "these images choose of 2 values of C: give one",
+        ),
         (lambda y: probe_few_labels(y[:, None], y, y[:, None], y, 5, 2, (1, 2)), "2 values of C need images"),
     ],
 )
@@ -442,7 +446,7 @@ def test_what_can_work_is_let_through():
     assert protocol.check_lines("all", ["a", "b"]) == ["a", "b"]
     assert protocol.check_lines("b+ a", ["a", "b", "c"]) == ["b", "a"]
     assert protocol.check_Cs(5e-5, 2e-4, 10) == [5e-5, 1e-4, 2e-4]
-    assert protocol.check_Cs(1e-4, 1e-4, 0) == [1e-4]
+    assert protocol.check_Cs(1e-4, 1e-4, 0) == protocol.check_Cs(1e-4, 1e-4, 9, "development") == [1e-4]
 
 
 def test_a_C_is_named_with_where_it_comes_from():
