@@ -87,6 +87,9 @@ def accept(given: argparse.Namespace) -> None:
         folder = row.folder if row.finished() else pages.folder_of(found.name, row.name)
         if not (folder / "metrics.json").exists():
             raise ValueError(f"{row.name} is not finished, and not kept: make batch runs it")
+        made = records.read_metrics(folder / "metrics.json")["parameters"]
+        if any(made.get(name) != value for name, value in row.parameters.items() if "run:" not in str(value)):
+            raise ValueError(f"{row.name} is not finished here, and was kept with other parameters: make batch runs it")
         changed = batch.few(records.accept(folder))
         print(f"{row.name}: {f'accepted for today, though {changed} differ' if changed else 'nothing differs'}")
 

@@ -68,9 +68,10 @@ def plan(batch: Batch, only: Sequence[str] = (), rerun: Sequence[str] = ()) -> i
 
 
 def tell_left(batch: Batch, waiting: Mapping[str, Row]) -> None:
-    """Say which finished rows took what is run again now, and are not."""
+    """Say which finished rows took what is run again now, and are not run again themselves."""
     needs, again = {name: row.needs for name, row in batch.rows.items()}, {n for n, row in waiting.items() if row.rerun}
-    if left := [name for name in needs if name not in waiting and again & upstream(needs, name)]:
+    took = [name for name in needs if name not in waiting and again & upstream(needs, name)]
+    if left := [name for name in took if batch.rows[name].finished()]:
         print(f"{', '.join(left)} took what is run again, and keep their numbers: name them with --rerun, too")
 
 
@@ -181,12 +182,12 @@ def why(batch: Batch, row: Row) -> str:
     """Say what sets a row that is to run apart from its last finished run."""
     if row.is_running():
         return "runs now, in another call"
-    if row.failure.exists() or (row.folder / "params.json").exists():
+    if row.failure.exists() or ((row.folder / "params.json").exists() and not row.metrics.exists()):
         return f"not finished last time: {_stopped(row)}"
     made = [records.read_metrics(path) for path in paths.runs().glob("*/metrics.json")]
     made = [record for record in made if (record["batch"], record["row"]) == (batch.name, row.name)]
     if not made:
-        return "new row"
+        return "run by hand only" if row.metrics.exists() else "new row"
     before = max(made, key=lambda record: record["finished"]).get("identity", {})
     both = [(key, before.get(key, "default"), row.identity.get(key, "default")) for key in {**before, **row.identity}]
     return "; ".join(f"{key}: {was} -> {now}" for key, was, now in both if was != now)

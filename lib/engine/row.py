@@ -42,16 +42,16 @@ class Row:
     def finished(self, plan: Path | None = None) -> bool:
         """Tell whether the run is finished, with a plan: and not planned to run again.
 
-        One by hand has no executed notebook, and finishes no row. Raises ValueError where its metrics.json is damaged
+        One by hand finishes no row: it leaves no executed notebook. Raises ValueError where its metrics.json is damaged
         or another run's.
         """
         if not self.metrics.exists():
             return False
-        if (found := records.read_metrics(self.metrics)["run_id"]) != self.run_id:
-            raise ValueError(f"{self.metrics} belongs to {found}: delete the folder and run again")
-        return self.executed.exists() and not (
-            plan and self.rerun and self.metrics.stat().st_mtime < plan.stat().st_mtime
-        )
+        record = records.read_metrics(self.metrics)
+        if record["run_id"] != self.run_id:
+            raise ValueError(f"{self.metrics} belongs to {record['run_id']}: delete the folder and run again")
+        again = plan and self.rerun and self.metrics.stat().st_mtime < plan.stat().st_mtime
+        return bool(record["batch"]) and not again
 
     def is_running(self) -> bool:
         """Tell whether a process is at the row at this moment: it holds the row's lock."""

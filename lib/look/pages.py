@@ -54,8 +54,6 @@ def keep(run: str, batch: str = "") -> Path:
         raise ValueError(f"{run} belongs to no batch: run it through a batch file to keep it")
     folder = folder_of(record["batch"], record["row"])
     executed = paths.runs() / run / "notebook.ipynb"
-    if not executed.exists():
-        raise ValueError(f"{run} was run by hand: run it through its batch file to keep it")
     content = to_small(nbformat.read(executed, as_version=4), f"{record['batch']}/{record['row']}")
     paths.write_atomically(folder / "notebook.ipynb", content)
     paths.write_atomically(folder / "metrics.json", records.to_json(record))

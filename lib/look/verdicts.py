@@ -62,8 +62,7 @@ def disqualified(measure: Measure, numbers: Mapping, target: float) -> dict[str,
     """
     planted = measure.planted
     if planted.value is not None:
-        value = planted.value - target
-        return dict.fromkeys(measure.rows, MET) if side(value, value, value, measure.criterion) == FOR else {}
+        return dict.fromkeys(measure.rows, MET) if side(*[planted.value - target] * 3, measure.criterion) == FOR else {}
     told = {}
     for value in (value for values in _by_level(measure.failure(), numbers, target) for value in values):
         found = UNRECORDED if pd.isna(value["value"]) else side(*ends_of(value), measure.criterion)
@@ -195,8 +194,7 @@ def judge(claims: Mapping[str, Claim], values: pd.DataFrame) -> pd.DataFrame:
 
 def judge_all(table: pd.DataFrame) -> tuple[dict[str, Claim], pd.DataFrame, pd.DataFrame]:
     """Return the claims, the values that decide them and their verdicts, from the records of a table."""
-    known = load()
-    values = measure_all(known, table)
+    values = measure_all(known := load(), table)
     return known, values, judge(known, values)
 
 

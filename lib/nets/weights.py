@@ -45,8 +45,7 @@ def save_net(
     tensors = {prefix + k: v for prefix, net in nets.items() for k, v in net.state_dict().items()}
     if dtype:
         tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
-    tensors |= extra or {}
-    tensors = {k: v.cpu().contiguous() for k, v in tensors.items()}
+    tensors = {k: v.cpu().contiguous() for k, v in (tensors | (extra or {})).items()}
     metadata = {"description": json.dumps(asdict(D.description)), "record": json.dumps(record)}
     write_atomically(path, save(tensors, metadata | {"sha256": _digest(tensors, metadata)}))
 
@@ -168,11 +167,13 @@ def hold_out_seed(parameters: Mapping) -> int:
     """Return the seed by which a training holds images out: of the sittings on the same images the first one's.
 
     Any other would hold out images that the sittings before have learned. parameters: of notebook 01. Raises ValueError
-    where a net that it went on from is not here.
+    where a net that it went on from is not here, or held out fewer.
     """
     former = load_net(parameters["onward"])[2]["parameters"] if parameters.get("onward") else None
     if former is None or any(former.get(of) != parameters.get(of) for of in ("data_set", "split", "limit")):
         return parameters.get("seed", 0)
+    if parameters.get("held_out", 0) > (held := former.get("held_out", 0)):
+        raise ValueError(f"held_out = {parameters['held_out']}: a sitting before learned some: {held} at most")
     return hold_out_seed(former)
 
 
@@ -230,19 +231,16 @@ def halved(net: torch.nn.Module) -> torch.nn.Module:
 def ship(run: str, name: str, more: dict | None = None, D_alone: bool = False) -> Path:
     """Copy a finished run's net, in half precision, to the small nets that git keeps; return the file.
 
-    What lies beside G and D, such as the judges of notebook 03, goes with them. Its record says which run made it, by
-    which commit and with which parameters, and `more`. Raises ValueError where it would be larger than LARGEST, or
-    where half precision cannot hold it; what was shipped before stays then.
+    What lies beside G and D, such as the judges of notebook 03, goes with them, and a record with `more`. Raises
+    ValueError where it would be larger than LARGEST, or half precision cannot hold it; what was there stays then.
     """
     G, D, record = load_net(f"run:{run}")
     tensors = read_net(find_net(f"run:{run}"))[0]
     tensors = {k: v for k, v in tensors.items() if not (D_alone and k.startswith("G."))}
     floating = {k: v for k, v in tensors.items() if v.is_floating_point()}
-    largest = max(v.abs().max() for v in floating.values())
-    if largest > torch.finfo(torch.float16).max:
+    if (largest := max(v.abs().max() for v in floating.values())) > torch.finfo(torch.float16).max:
         raise ValueError(f"{run}: its net holds {largest:g}, more than half precision can: ship another")
-    size = sum(2 * v.numel() for v in tensors.values())
-    if size > LARGEST:
+    if (size := sum(2 * v.numel() for v in tensors.values())) > LARGEST:
         raise ValueError(f"{run}: its net takes {size / 2**20:.0f} of {LARGEST >> 20} MiB: ship a narrower one")
     path = paths.NETS / f"{name}.safetensors"
     beside = {k: floating[k].half() if k in floating else v for k, v in tensors.items() if k[:2] not in ("G.", "D.")}

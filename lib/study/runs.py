@@ -151,11 +151,8 @@ def finish(run: Run) -> pd.DataFrame:
                 shutil.rmtree(former)
             path.replace(former)
         part.rmdir()
-    by_hand = "STUDY_PLAN" not in os.environ
-    if by_hand:  # a batch's notebook or failure tells of other numbers
-        for former in ("notebook.ipynb", "failed.txt"):
-            (run.folder / former).unlink(missing_ok=True)
-    paths.write_atomically(run.folder / ("metrics.json" if by_hand else "finished.json"), records.to_json(record))
+    name = "finished.json" if "STUDY_PLAN" in os.environ else "metrics.json"
+    paths.write_atomically(run.folder / name, records.to_json(record))
     frame = pd.DataFrame(run.metrics, columns=["metric", *NUMBERS, "published"])
     published = pd.read_csv(paths.PUBLISHED).set_index("id").reindex(frame["published"])
     return frame.assign(published=published["value"].to_numpy(), source=published["source"].to_numpy())

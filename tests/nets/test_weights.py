@@ -213,6 +213,8 @@ def test_later_sittings_hold_out_what_the_first_one_did(tmp_path, pair):
     onward = {net: common | {"seed": 5, "onward": str(net)} for net in (first, second, other)}
     assert [weights.hold_out_seed(parameters) for parameters in onward.values()] == [3, 3, 5]
     assert weights.hold_out_seed(common | {"seed": 7}) == 7
+    with pytest.raises(ValueError, match="held_out = 0.1: a sitting before learned some: 0 at most"):
+        weights.hold_out_seed(onward[first] | {"held_out": 0.1})
     assert weights.hold_out_seed({}) == 0, "of a record that says nothing"
 
 

@@ -102,15 +102,6 @@ runs.finish(run)
 """
 
 
-def test_a_run_by_hand_leaves_no_notebook_of_a_batch_beside_its_numbers(study):
-    batch = study.run("quick/a", value=1.0)
-    (batch.folder / "failed.txt").write_text("once")
-    by_hand = study.run(value=2.0)
-    assert by_hand.folder == batch.folder
-    assert records.read_metrics(by_hand.folder / "metrics.json")["metrics"][0]["value"] == 2
-    assert sorted(path.name for path in by_hand.folder.iterdir() if path.suffix in (".ipynb", ".txt")) == []
-
-
 def test_papermill_by_hand_runs_what_the_notebook_knows_and_refuses_the_rest(study):
     study.write("01_one", *NOTEBOOK.split("---\n"))
     places = {"STUDY_NOTEBOOKS": str(study.folder / "notebooks"), "STUDY_RESULTS": str(study.folder / "results")}
